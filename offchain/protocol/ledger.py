@@ -229,6 +229,15 @@ class RefundPosted:
 
 
 @dataclass(frozen=True, slots=True)
+class PayerRevealed:
+    """A conditional refund was posted on channel `cid`; it made the payer's secret public."""
+
+    cid: int
+    lock: int
+    secret: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Revealed:
     """The record of a session's payments grew: k_C and k_R, with the preimage of k_C."""
 
@@ -318,6 +327,6 @@ class Block:
 
 
 LedgerEvent: TypeAlias = (
-    Opened | Funded | Reclaimed | RefundPosted | Revealed | Refuted | Resolved | GroupClosed
+    Opened | Funded | Reclaimed | RefundPosted | PayerRevealed | Revealed | Refuted | Resolved | GroupClosed
     | CloseRequested | GuardOpened | GuardClaimed | GuardCloseRequested | GuardClosed | Block
 )

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""How the intermediary answers: who it is, stored replies, and the locks that it has seen.
+
+A reply belongs to a (step, key). The identical request gets the stored reply; a different one
+under the same key is refused for ever, since answering it would leave two live claims. A failed
+check marks nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from monetor_chain.statements import keccak256, lock_of
+
+from ..crypto.issuer import IssuerKey
+from .codec import B32, U8, U248, Blob
+from .errors import RefusalCode, Refused
+from .ledger import Refute
+from .outbox import Outbox, Submit
+from .records import Records, Table, key248, record
+
+
+@dataclass(frozen=True, slots=True)
+class Intermediary:
+    """The intermediary's keys and what they are pinned to.
+
+    `signing_key` is its 32-byte secp256k1 key, `address` the 20-byte account of it; `max_fund` is
+    the most it escrows for one relay channel, in base units.
+    """
+
+    issuer: IssuerKey = field(repr=False)
+    signing_key: bytes = field(repr=False)
+    address: bytes
+    key_hash: bytes
+    ctx: bytes
+    domain: bytes
+    max_fund: int = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a handler decided. Without a reply, none is stored and the peer gets `refusal`."""
+
+    reply: Any | None
+    outbox: Outbox = field(default_factory=list)
+    refusal: RefusalCode = RefusalCode.LOCK
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """The hash of a request and the reply that it got."""
+
+    request: B32
+    pcmd: U8
+    payload: Blob
+
+
+def _answer_key(step: str, key: bytes) -> bytes:
+    return step.encode() + b":" + key
+
+
+def stored_answer(records: Records, step: str, key: bytes, pcmd: int, payload: bytes
+                  ) -> tuple[int, bytes] | None:
+    """The reply that this very request got before; `Refused` if another request got one."""
+    stored = records.get(Table.ANSWER, _answer_key(step, key))
+    if stored is None:
+        return None
+    if not hmac.compare_digest(stored.request, keccak256(bytes([pcmd]) + payload)):
+        raise Refused(RefusalCode.REUSED, f"{step} was answered before, to another request")
+    return stored.pcmd, stored.payload
+
+
+def store_answer(records: Records, step: str, key: bytes, request: tuple[int, bytes],
+                 reply: tuple[int, bytes]) -> None:
+    """Bind the reply to its request."""
+    digest = keccak256(bytes([request[0]]) + request[1])
+    records.put(Table.ANSWER, _answer_key(step, key), StoredAnswer(digest, *reply))
+
+
+SPEND = "spend"
+"""The step under which a nonce is spent, the same for every protocol that spends one."""
+
+
+def require_unspent(records: Records, nonce: int) -> None:
+    """`Refused` unless this nonce was never spent: a wallet is spent once, into one thing."""
+    key = key248(nonce)
+    if (records.get(Table.ANSWER, _answer_key(SPEND, key)) is not None
+            or records.get(Table.NONCE, key) is not None):
+        raise Refused(RefusalCode.REUSED, "the wallet is spent")
+
+
+# --- Locks -----------------------------------------------------------------------------------------
+
+_UNKNOWN = bytes(32)
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """What the intermediary knows of one wpk or nwpk.
+
+    `secret` is the revealed wsk (zero while unknown). `taken`: named by a session or a payment, so
+    no other may name it. `retired`: cashed out. `posted`: a claim with it is on the ledger, on
+    channel `cid`.
+    """
+
+    secret: B32 = _UNKNOWN
+    taken: bool = False
+    retired: bool = False
+    posted: bool = False
+    cid: U248 = 0
+
+    @property
+    def revoked(self) -> bool:
+        """Whether the secret is known."""
+        return self.secret != _UNKNOWN
+
+
+def lock_state(records: Records, lock: int) -> Lock:
+    """What is known of `lock`; a fresh one is unknown in every respect."""
+    stored = records.get(Table.LOCK, key248(lock))
+    return stored if isinstance(stored, Lock) else Lock()
+
+
+def _put(records: Records, lock: int, state: Lock) -> None:
+    records.put(Table.LOCK, key248(lock), state)
+
+
+def require_fresh(records: Records, lock: int, name: str) -> None:
+    """`Refused` unless nobody has named, revealed or posted this lock before."""
+    if lock_state(records, lock) != Lock():
+        raise Refused(RefusalCode.REUSED, f"{name} was used before")
+
+
+def require_live(records: Records, lock: int, name: str) -> None:
+    """`Refused` if this lock is revoked, cashed out or posted on the ledger."""
+    state = lock_state(records, lock)
+    if state.revoked or state.retired or state.posted:
+        raise Refused(RefusalCode.LOCK, f"{name} is revoked, cashed out or on the ledger")
+
+
+def take(records: Records, lock: int) -> None:
+    """Mark a lock as named by a session or payment."""
+    _put(records, lock, replace(lock_state(records, lock), taken=True))
+
+
+def retire(records: Records, lock: int) -> None:
+    """Mark a lock as cashed out."""
+    _put(records, lock, replace(lock_state(records, lock), retired=True))
+
+
+def accept_secret(records: Records, secret: bytes, lock: int, name: str) -> Outbox | None:
+    """Take a revealed secret.
+
+    None when the lock was live and is now revoked. When a claim with it is already on the ledger
+    the secret is stored and the outbox that refutes the claim is returned: then the step is not
+    answered. `Refused` when the secret does not fit, or was revealed before.
+    """
+    if not hmac.compare_digest(key248(lock_of(secret)), key248(lock)):
+        raise Refused(RefusalCode.PROOF, f"the secret does not open {name}")
+    state = lock_state(records, lock)
+    if state.posted:
+        _put(records, lock, replace(state, secret=secret))
+        return [refute(state.cid, secret)]
+    if state.revoked or state.retired:
+        raise Refused(RefusalCode.LOCK, f"{name} was revoked before")
+    _put(records, lock, replace(state, secret=secret))
+    return None
+
+
+def learn_secret(records: Records, secret: bytes) -> Outbox:
+    """Take a secret that became known otherwise (from the ledger), and refute what it refutes."""
+    lock = lock_of(secret)
+    state = lock_state(records, lock)
+    _put(records, lock, replace(state, secret=secret))
+    return [refute(state.cid, secret)] if state.posted else []
+
+
+def mark_posted(records: Records, lock: int, cid: int) -> Outbox:
+    """A claim with this lock is on the ledger; refute it at once if the lock is revoked."""
+    state = replace(lock_state(records, lock), posted=True, cid=cid)
+    _put(records, lock, state)
+    return [refute(cid, state.secret)] if state.revoked else []
+
+
+def refute(cid: int, secret: bytes) -> Submit:
+    """The transaction that takes everything of a channel whose posted state was revoked."""
+    return Submit(b"refute:" + key248(cid), Refute(cid, secret))

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The client's machine: sessions it pays with, hidden payments, and its guard channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import guard, nano_close, nano_establish, nano_pay, nano_setup, pay, wallet as wallets
+from .end_user import Duty, EndUserMachine
+from .errors import ProtocolError
+from .ledger import (
+    GuardClosed, GuardCloseRequested, GuardOpened, LedgerEvent,
+)
+from .messages import (
+    Acknowledged, ClientCloseCount, GuardAccepted, NanoAccepted, NanoRefundReply, PayeeVoidReply,
+    PayInvoice, PaySecret, PayTerms, PayQuery, PayVerified, RefundTokenReply, WalletTokenReply,
+    pack, unpack,
+)
+from .moment import Moment, tip
+from .outbox import Done, Note, Outbox, Request
+from .records import Records, Table
+from .sessions import ClientPhase, ClientSession, Deadline, client_session, set_deadline
+from .wallet import EndUser, Paying
+
+
+class Client(EndUserMachine):
+    """One client's machine; `account_key` signs vouchers for its guards."""
+
+    def __init__(self, user: EndUser, account_key: bytes) -> None:
+        super().__init__(user)
+        self._account_key = account_key
+
+    # --- Sessions
+
+    def nano_setup(self, records: Records, moment: Moment, cid: int) -> tuple[bytes, Outbox]:
+        """Set up a session from an idle wallet; returns hash(nT)."""
+        terms_hash, outbox = nano_setup.start(records, self.user, moment, cid)
+        t_exp = client_session(records, terms_hash).session.terms.t_exp
+        margin = moment.parameters.safety_margin
+        set_deadline(records, t_exp + margin, Duty.CLOSE, terms_hash)
+        set_deadline(records, t_exp + 4 * margin, Duty.CLAIM, terms_hash)
+        return terms_hash, outbox
+
+    def nano_offer(self, records: Records, moment: Moment, terms_hash: bytes) -> Outbox:
+        """Offer a ready session to the relay at the other end of its circuit."""
+        return nano_establish.offer(records, self.user, moment, terms_hash)
+
+    def nano_pay(self, records: Records, moment: Moment, terms_hash: bytes) -> Outbox:
+        """Make one payment."""
+        return nano_pay.pay(records, moment, terms_hash)
+
+    def nano_close(self, records: Records, terms_hash: bytes) -> Outbox:
+        """Start closing a session."""
+        return nano_close.start_client(records, terms_hash)
+
+    def ready_sessions(self, records: Records, moment: Moment) -> list[bytes]:
+        """Sessions that are set up and far enough from expiry to be offered."""
+        latest = moment.now + 2 * moment.parameters.safety_margin
+        return [key for key, one in records.scan(Table.SESSION)
+                if isinstance(one, ClientSession) and one.phase is ClientPhase.READY
+                and one.session.terms.t_exp > latest]
+
+    def open_sessions(self, records: Records) -> list[bytes]:
+        """Sessions that can be closed."""
+        return [key for key, one in records.scan(Table.SESSION)
+                if isinstance(one, ClientSession)
+                and one.phase in (ClientPhase.READY, ClientPhase.OFFERED, ClientPhase.ACTIVE)]
+
+    # --- Hidden payments
+
+    def pay_query(self) -> Outbox:
+        """Ask until when a hidden payment made now is valid; the reply is handled as a note."""
+        return [Request(b"pay-terms:", *pack(PayQuery()))]
+
+    def pay(self, records: Records, moment: Moment, *, cid: int, amount: int, t_p: int
+            ) -> tuple[int, Outbox]:
+        """Make a hidden payment; returns the payer's lock, which names it."""
+        wpk_c, outbox = pay.start_payer(records, self.user, moment, cid=cid, amount=amount, t_p=t_p)
+        set_deadline(records, t_p - 2 * moment.parameters.safety_margin, Duty.PAY,
+                     pay.session_key(wpk_c))
+        return wpk_c, outbox
+
+    def receive(self, records: Records, moment: Moment, cid: int, invoice: PayInvoice) -> Outbox:
+        """Join a hidden payment as its payee."""
+        outbox = pay.on_invoice(records, self.user, moment, cid, invoice)
+        set_deadline(records, invoice.t_p - moment.parameters.safety_margin, Duty.PAY,
+                     pay.session_key(invoice.wpk_c))
+        return outbox
+
+    # --- Guard channel
+
+    def open_guard(self, records: Records, deposit: int, payout: guard.GuardPayout) -> Outbox:
+        """Open a direct channel to the address that a guard named."""
+        return guard.on_payout(records, deposit, payout)
+
+    def guard_voucher(self, records: Records, channel: bytes) -> Outbox:
+        """Send the voucher of the current chain."""
+        return guard.voucher(records, self._account_key, self.user.domain, channel)
+
+    def guard_roll_over(self, records: Records, moment: Moment, channel: bytes) -> Outbox:
+        """Replace a used-up chain and send its voucher."""
+        guard.roll_over(records, moment, channel)
+        return self.guard_voucher(records, channel)
+
+    # --- Dispatch
+
+    def on_message(self, records: Records, moment: Moment, session: bytes, pcmd: int,
+                   payload: bytes) -> Outbox:
+        """A message from a relay, the guard, or the other side of a hidden payment."""
+        message = unpack(pcmd, payload)
+        match message:
+            case NanoAccepted() if message.terms_hash == session:
+                return nano_establish.on_accepted(records, message)
+            case GuardAccepted() if message.channel == session:
+                return guard.on_accepted(records, message)
+            case PayVerified():
+                return pay.on_verified(records, moment, message.wpk_c)
+            case PaySecret():
+                return pay.on_secret(records, moment, message.wsk)
+        raise ProtocolError(f"a {type(message).__name__} is not expected here")
+
+    def _on_reply(self, records: Records, moment: Moment, conversation: bytes, message: Any
+                  ) -> Outbox:
+        kind, _, key = conversation.partition(b":")
+        if kind == b"session":
+            return self._on_session_reply(records, key, message)
+        if kind == b"pay":
+            return self._on_pay_reply(records, moment, int.from_bytes(key, "big"), message)
+        if kind == b"pay-terms" and isinstance(message, PayTerms):
+            return [Done(conversation), Note("pay-terms", str(message.t_p))]
+        return super()._on_reply(records, moment, conversation, message)
+
+    def _on_session_reply(self, records: Records, terms_hash: bytes, message: Any) -> Outbox:
+        match message:
+            case NanoRefundReply():
+                return nano_setup.on_refund_reply(records, self.user, terms_hash, message)
+            case Acknowledged():
+                return nano_setup.on_acknowledged(records, terms_hash)
+            case ClientCloseCount():
+                return nano_close.on_count(records, self.user, terms_hash, message)
+            case RefundTokenReply():
+                return nano_close.on_client_refund(records, self.user, terms_hash, message)
+            case WalletTokenReply():
+                return nano_close.on_client_wallet(records, self.user, terms_hash, message)
+        raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
+
+    def _on_pay_reply(self, records: Records, moment: Moment, wpk_c: int, message: Any) -> Outbox:
+        payer = pay.transfer(records, wpk_c).payer
+        match message:
+            case RefundTokenReply() if payer:
+                return pay.on_payer_refund(records, self.user, moment, wpk_c, message)
+            case RefundTokenReply():
+                return pay.on_payee_refund(records, self.user, moment, wpk_c, message)
+            case WalletTokenReply() if payer:
+                return pay.on_payer_wallet(records, self.user, wpk_c, message)
+            case WalletTokenReply():
+                return pay.on_payee_wallet(records, self.user, wpk_c, message)
+            case PayeeVoidReply() if not payer:
+                return pay.on_void_reply(records, self.user, wpk_c, message)
+        raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
+
+    def give_up(self, records: Records, moment: Moment, conversation: bytes, *,
+                refused: bool = False) -> Outbox:
+        """See `EndUserMachine.give_up`."""
+        kind, _, key = conversation.partition(b":")
+        if kind == b"session":
+            current = client_session(records, key)
+            if refused and current.phase is ClientPhase.REQUESTED:
+                return nano_setup.on_refused(records, key)
+            return [Done(conversation), *self._claim_session(records, key)]
+        if kind == b"pay":
+            cid = pay.transfer(records, int.from_bytes(key, "big")).cid
+            return [Done(conversation), *self.post_claim(records, cid)]
+        return super().give_up(records, moment, conversation, refused=refused)
+
+    def _claim_session(self, records: Records, terms_hash: bytes) -> Outbox:
+        current = client_session(records, terms_hash)
+        if current.phase in (ClientPhase.CLOSED, ClientPhase.ON_LEDGER):
+            return []
+        outbox = self.post_claim(records, current.session.cid)
+        if outbox:
+            nano_setup.mark_on_ledger(records, terms_hash)
+        return outbox
+
+    def on_ledger(self, records: Records, moment: Moment, event: LedgerEvent) -> Outbox:
+        """See `EndUserMachine.on_ledger`; a client also follows its guard channels."""
+        match event:
+            case GuardOpened():
+                outbox = guard.on_opened_client(records, moment, self.user.account, event)
+                return outbox + (self.guard_voucher(records, event.channel) if outbox else [])
+            case GuardCloseRequested():
+                set_deadline(records, event.deadline + 1, Duty.GUARD, event.channel)
+                return guard.on_close_requested(records, event)
+            case GuardClosed():
+                return guard.on_closed(records, event)
+        return super().on_ledger(records, moment, event)
+
+    def _on_due(self, records: Records, moment: Moment, deadline: Deadline) -> Outbox:
+        match deadline.what:
+            case Duty.CLOSE:
+                session = records.get(Table.SESSION, deadline.subject)
+                if isinstance(session, ClientSession) and session.phase in (
+                        ClientPhase.READY, ClientPhase.OFFERED, ClientPhase.ACTIVE):
+                    return nano_close.start_client(records, deadline.subject)
+            case Duty.CLAIM:
+                if isinstance(records.get(Table.SESSION, deadline.subject), ClientSession):
+                    return self._claim_session(records, deadline.subject)
+            case Duty.PAY:
+                return self._pay_due(records, moment, deadline)
+            case Duty.GUARD:
+                current = records.get(Table.GUARD, deadline.subject)
+                if isinstance(current, guard.PaidGuard):
+                    calls = guard.close_due(records, tip(records).timestamp, deadline.subject)
+                    if not calls:
+                        set_deadline(records, moment.now + 1, Duty.GUARD, deadline.subject)
+                    return calls
+            case _:
+                return super()._on_due(records, moment, deadline)
+        return []
+
+    def _pay_due(self, records: Records, moment: Moment, deadline: Deadline) -> Outbox:
+        current = records.get(Table.PAYMENT, deadline.subject[1:])
+        if not isinstance(current, pay.Transfer):
+            return []
+        wallet = wallets.get(records, current.cid)
+        if not isinstance(wallet, Paying):
+            return []
+        if current.payer or wallet.wsk_c != bytes(32):
+            # The payer was not told in time, or the payee's claim is not answered: both enforce
+            # what they hold while the ledger still takes it.
+            return [Done(pay.conversation(current.wpk_c)), *self.post_claim(records, current.cid)]
+        if tip(records).timestamp <= current.t_p:
+            set_deadline(records, moment.now + 1, Duty.PAY, deadline.subject)
+            return []
+        return pay.void_payee(records, self.user, current.wpk_c)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a step is told about the world: the time, and the network's parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from monetor_chain.parameters import NetworkParameters
+
+from .codec import U32, U64
+from .records import Records, Table, record
+
+_TIP = b"tip"
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """The latest confirmed block that a party has processed, with all events up to it."""
+
+    number: U64
+    timestamp: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a step happens. `now` in Unix seconds of the network's clock.
+
+    `parameters` is the set of `epoch`; `previous` that of the epoch before, if it is known.
+    """
+
+    now: int
+    epoch: int
+    parameters: NetworkParameters
+    previous: NetworkParameters | None = None
+
+
+def tip(records: Records) -> Tip:
+    """The confirmed block the party stands at; block 0 at time 0 before it has seen any."""
+    stored = records.get(Table.META, _TIP)
+    return stored if isinstance(stored, Tip) else Tip(0, 0)
+
+
+def advance(records: Records, number: int, timestamp: int) -> None:
+    """Move to a newly confirmed block."""
+    records.put(Table.META, _TIP, Tip(number, timestamp))
+
+
+def expiry(epoch: int, parameters: NetworkParameters) -> int:
+    """T_exp of every session whose terms follow `epoch`: (epoch + 1) · length + lifetime.
+
+    Uniform, so that it tells nothing about a session but its epoch (section IV-C of the paper
+    requires only that it be agreed).
+    """
+    return (epoch + 1) * parameters.epoch + parameters.lifetime
+
+
+def offered_epochs(records: Records, moment: Moment) -> dict[int, NetworkParameters]:
+    """Epochs whose parameters a Setup may use now, judged by the latest confirmed block.
+
+    That block's epoch always, and the one before during an epoch's first μ seconds.
+    """
+    timestamp = tip(records).timestamp
+    current = timestamp // moment.parameters.epoch
+    known = {moment.epoch: moment.parameters}
+    if moment.previous is not None:
+        known[moment.epoch - 1] = moment.previous
+    allowed = {current}
+    if timestamp % moment.parameters.epoch < moment.parameters.safety_margin:
+        allowed.add(current - 1)
+    return {epoch: known.get(epoch, moment.parameters) for epoch in allowed}

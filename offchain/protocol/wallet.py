@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""An end user's channels: which states a wallet can be in, and what each can claim on the ledger.
+
+Each state is a class of its own, so that a step cannot spend a wallet that is in a session. The
+rule that keeps an end user whole is `claim`: in every state there is exactly one live claim, and
+a secret is revealed only once the claim that replaces it is stored.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from monetor_chain.statements import Role, lock_of
+
+from ..crypto.issuer import IssuerPublicKey, rerandomise
+from .codec import B32, U16, U32, U64, U248, G2, Ecdsa, Path, Proof, Scalar, Token
+from .ledger import LedgerCall, NanoRefund, Refund, RefundConditional
+from .errors import ProtocolError
+from .messages import Terms
+from .records import Records, Table, key248, record
+
+NO_TOKEN = bytes(192)
+NO_SIGNATURE = bytes(65)
+
+
+@dataclass(frozen=True, slots=True)
+class EndUser:
+    """Who an end user's machine acts for, and with which intermediary.
+
+    `account` is the ledger account (20 bytes) that owns the groups, `ctx` the 32-byte context of
+    (chain, ledger, intermediary's key), `domain` the ledger's EIP-712 domain separator,
+    `tax_rate_bp` the ledger's tax rate in basis points.
+    """
+
+    account: bytes
+    role: Role
+    issuer: IssuerPublicKey
+    intermediary: bytes
+    key_hash: bytes
+    ctx: bytes
+    domain: bytes
+    tax_rate_bp: int
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Next:
+    """The wallet that a running step will produce: its secrets and the blinding of its tokens."""
+
+    cid: U248
+    nonce: U248
+    wsk: B32
+    balance: U64
+    t_rt: Scalar
+    t_pt: Scalar
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Establishing:
+    """The channel's first tokens are being issued; nothing is escrowed before `rt` is stored."""
+
+    next: Next
+    rt: Token
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A wallet that can be spent: balance in base units, wallet token pt, refund token rt."""
+
+    cid: U248
+    nonce: U248
+    wsk: B32
+    balance: U64
+    pt: Token
+    rt: Token
+
+    @property
+    def wpk(self) -> int:
+        """The wallet's lock."""
+        return lock_of(self.wsk)
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """A request that spends the wallet is under way; its secret is not revealed."""
+
+    idle: Idle
+    session: B32
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class InSession:
+    """The wallet's value is in a nanopayment session; nrt is stored, the old secret revealed."""
+
+    cid: U248
+    session: B32
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """A close of the session is under way; nwsk is not revealed."""
+
+    cid: U248
+    session: B32
+    next: Next
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Renewing:
+    """The new refund token is stored and the old state revoked; the wallet token is to come."""
+
+    next: Next
+    rt: Token
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Paying:
+    """A hidden payment is under way, and the wallet's own secret is not revealed.
+
+    `conditional` is the payee's conditional refund token once it is verified, with the payer's
+    lock and the deadline; it becomes a claim when the payer's secret is known.
+    """
+
+    idle: Idle
+    next: Next
+    conditional: Token
+    wpk_c: U248
+    t_p: U64
+    wsk_c: B32
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class CashingOut:
+    """The wallet is shown to the intermediary for a cooperative close; rt still stands."""
+
+    idle: Idle
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A claim is on the ledger; it is resolved after `deadline`."""
+
+    cid: U248
+    deadline: U64
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The channel is paid out on the ledger."""
+
+    cid: U248
+    amount: U64
+
+
+Wallet: TypeAlias = (
+    Establishing | Idle | Spending | InSession | Closing | Renewing | Paying | CashingOut
+    | Posted | Settled
+)
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class EndUserSession:
+    """What both roles must keep of a session to close or claim it.
+
+    `saturated` is B_full: the balance if every payment is made. `k`, `hc` and `path` are the best
+    proof of payments that this party holds (a relay's; a client recomputes its own chain).
+    """
+
+    terms: Terms
+    cid: U248
+    nwsk: B32
+    rho: Scalar
+    saturated: U64
+    nrt: Ecdsa
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """Payments that can be proved: k, HC[k] and the path of the checkpoint at or below k."""
+
+    k: U32
+    hc: B32
+    path: Path
+
+
+NOTHING = Proved(0, bytes(32), ())
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """When a channel's settlement was last asked for (Unix seconds)."""
+
+    at: U64
+
+
+def new_next(cid: int, balance: int, t_rt: int, t_pt: int, nonce: int, wsk: bytes) -> Next:
+    """The wallet to come."""
+    return Next(cid, nonce, wsk, balance, t_rt, t_pt)
+
+
+def fresh_nonce() -> int:
+    """A nonce in (0, 2^248)."""
+    return secrets.randbelow((1 << 248) - 1) + 1
+
+
+def fresh_secret() -> bytes:
+    """A wallet secret, 32 bytes."""
+    return secrets.token_bytes(32)
+
+
+def get(records: Records, cid: int) -> Wallet | None:
+    """The wallet of channel `cid`."""
+    return records.get(Table.WALLET, key248(cid))
+
+
+def put(records: Records, cid: int, wallet: Wallet) -> None:
+    """Store the wallet of channel `cid`."""
+    records.put(Table.WALLET, key248(cid), wallet)
+
+
+def idle(records: Records, cid: int) -> Idle:
+    """The idle wallet of channel `cid`; `ProtocolError` if it is in any other state."""
+    wallet = get(records, cid)
+    if not isinstance(wallet, Idle):
+        state = type(wallet).__name__ if wallet else "unknown"
+        raise ProtocolError(f"channel {cid:#x} is not idle but {state}")
+    return wallet
+
+
+def all_wallets(records: Records) -> list[Wallet]:
+    """Every wallet, in order of channel id."""
+    return [wallet for _, wallet in records.scan(Table.WALLET)]
+
+
+def renewed(wallet: Renewing, pt: bytes) -> Idle:
+    """The idle wallet that a finished step leaves."""
+    return Idle(wallet.next.cid, wallet.next.nonce, wallet.next.wsk, wallet.next.balance, pt,
+                wallet.rt)
+
+
+def session_of(records: Records, terms_hash: bytes) -> EndUserSession:
+    """The session under hash(nT); `ProtocolError` if there is none."""
+    session = records.get(Table.SESSION, terms_hash)
+    if session is None:
+        raise ProtocolError(f"no session has the terms {terms_hash.hex()}")
+    found: EndUserSession = session.session if hasattr(session, "session") else session
+    return found
+
+
+def proved(records: Records, terms_hash: bytes) -> Proved:
+    """What this party can prove of a session's payments."""
+    found = records.get(Table.PAYMENT, terms_hash)
+    return found if isinstance(found, Proved) else NOTHING
+
+
+def claim(records: Records, wallet: Wallet) -> LedgerCall | None:
+    """The one live claim of a wallet, or None when nothing is (or remains) escrowed.
+
+    Section 6 of docs/protocol.md: before the old secret leaves, the old claim; after it, the new.
+    """
+    match wallet:
+        case Idle():
+            return _refund(wallet.cid, wallet.wpk, wallet.balance, wallet.rt)
+        case Spending() | CashingOut():
+            return _refund(wallet.idle.cid, wallet.idle.wpk, wallet.idle.balance, wallet.idle.rt)
+        case Paying():
+            if wallet.wsk_c != bytes(32):
+                return RefundConditional(
+                    wallet.next.cid, lock_of(wallet.next.wsk), wallet.next.balance,
+                    rerandomise(wallet.conditional), wallet.wpk_c, wallet.t_p, wallet.wsk_c,
+                )
+            return _refund(wallet.idle.cid, wallet.idle.wpk, wallet.idle.balance, wallet.idle.rt)
+        case InSession() | Closing():
+            session = session_of(records, wallet.session)
+            best = proved(records, wallet.session)
+            return NanoRefund(session.cid, session.terms, lock_of(session.nwsk), session.saturated,
+                              session.rho, session.nrt, best.k, best.hc, best.path)
+        case Renewing() | Establishing():
+            if wallet.rt == NO_TOKEN:
+                return None
+            return _refund(wallet.next.cid, lock_of(wallet.next.wsk), wallet.next.balance,
+                           wallet.rt)
+        case Posted() | Settled():
+            return None
+
+
+def _refund(cid: int, wpk: int, balance: int, token: bytes) -> Refund:
+    return Refund(cid, wpk, balance, rerandomise(token))
