@@ -2,6 +2,7 @@
 # pragma version 0.4.3
 # pragma evm-version prague
 # pragma nonreentrancy on
+# pragma optimize codesize
 """
 @title The moneTor ledger
 @license GNU Affero General Public License v3.0 only
@@ -128,11 +129,14 @@ def open(
     key_index: uint256 = 0
     intermediary, key_index = issuer_keys._owner_of(key_hash)
     assert key_index != 0, "ledger: unknown key"
-    assert account != empty(address), "ledger: no account"
-    assert role == settlement.CLIENT or role == settlement.RELAY, "ledger: role"
-    assert deposit <= terms.deposit_max and fund <= terms.deposit_max, "ledger: amount"
-    assert deposit + fund > 0, "ledger: empty channel"
-    assert count > 0 and count <= _MAX_COUNT, "ledger: count"
+    assert (
+        account != empty(address)
+        and (role == settlement.CLIENT or role == settlement.RELAY)
+        and max(deposit, fund) <= terms.deposit_max
+        and max(deposit, fund) > 0
+        and count > 0
+        and count <= _MAX_COUNT
+    ), "ledger: terms"
     arguments: bytes32 = keccak256(
         abi_encode(key_hash, account, role, deposit, fund, count, rho_e, rho_i)
     )
@@ -164,6 +168,7 @@ def open(
             role=role,
             state=channel_groups.HALF_OPEN,
             requested=False,
+            pin=0,
             intermediary=intermediary,
             key_index=key_index,
             dispute_window=terms.dispute_window,
@@ -264,8 +269,8 @@ def refund_conditional(
         keccak256(abi_encode(cid, wpk, balance, keccak256(token), wpk_c, t_p, wsk_c)),
         auth,
     )
-    assert block.timestamp <= t_p, "ledger: payment deadline passed"
-    assert self._lock_of(wsk_c) == wpk_c, "ledger: payer's secret"
+    assert block.timestamp <= t_p, "ledger: too late"
+    assert self._lock_of(wsk_c) == wpk_c, "ledger: wrong secret"
     self._post_token(g, cid, _CONDITIONAL, wpk_c, t_p, public_key, wpk, balance, token)
     log ILedgerEvents.PayerRevealed(cid=cid, lock=wpk_c, secret=wsk_c)
 
@@ -461,10 +466,9 @@ def _claimable(cid: uint256) -> channel_groups.Group:
     """
     g: channel_groups.Group = channel_groups._live(cid)
     c: channel_groups.Channel = channel_groups._channel(cid)
-    if c.status == channel_groups.REQUESTED:
-        assert block.timestamp <= c.deadline, "ledger: notice has ended"
-    else:
-        assert c.status == channel_groups.UNTOUCHED, "ledger: already closing"
+    assert c.status == channel_groups.UNTOUCHED or (
+        c.status == channel_groups.REQUESTED and block.timestamp <= c.deadline
+    ), "ledger: not open"
     return g
 
 
@@ -483,8 +487,7 @@ def _post_token(
     """
     @notice Checks a token of the given kind and starts the dispute window.
     """
-    assert wpk < _TAG_LIMIT, "ledger: lock"
-    assert balance < _BALANCE_LIMIT, "ledger: balance"
+    assert wpk < _TAG_LIMIT and balance < _BALANCE_LIMIT, "ledger: out of range"
     assert issuer_keys._is_key(g.key_index, public_key), "ledger: key"
     ctx: bytes32 = issuer_keys._context_of(g.key_index)
     digest: bytes32 = keccak256(abi_encode(kind, g.role, ctx))
@@ -529,9 +532,11 @@ def _post_session(claim: NanoClaim):
         ),
         claim.auth,
     )
-    assert claim.nwpk < _TAG_LIMIT, "ledger: lock"
-    assert claim.b_full < _BALANCE_LIMIT, "ledger: balance"
-    assert claim.rho < ps_verifier.ORDER, "ledger: commitment"
+    assert (
+        claim.nwpk < _TAG_LIMIT
+        and claim.b_full < _BALANCE_LIMIT
+        and claim.rho < ps_verifier.ORDER
+    ), "ledger: out of range"
     authorisation._check(
         authorisation._nano_refund(
             issuer_keys._context_of(g.key_index),

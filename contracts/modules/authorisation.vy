@@ -8,13 +8,15 @@
         secp256k1 signature against the account that must have made it.
 """
 
-from snekmate.utils import ecdsa
-
 struct Authorisation:
     not_after: uint256
     signature: Bytes[65]
 
 
+# Half of the order of secp256k1: of the two signatures (r, s), (r, -s) only the lower is taken.
+_HALF_ORDER: constant(uint256) = (
+    57_896_044_618_658_097_711_785_492_504_343_953_926_418_782_139_537_452_191_302_581_570_759_080_747_168
+)
 _DOMAIN_TYPE: constant(bytes32) = keccak256(
     "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 )
@@ -42,19 +44,22 @@ def _check(struct_hash: bytes32, signature: Bytes[65], signer: address):
             on this chain: 65 bytes r || s || v, v 27 or 28, s in the lower half.
     @dev The domain is computed anew, so that it follows the chain id through a fork.
     """
-    assert len(signature) == 65, "authorisation: signature length"
-    v: uint256 = convert(slice(signature, 64, 1), uint256)
-    assert v == 27 or v == 28, "authorisation: recovery byte"
-    domain: bytes32 = keccak256(
-        abi_encode(_DOMAIN_TYPE, _NAME, _VERSION, chain.id, self)
-    )
-    recovered: address = ecdsa._recover_vrs(
-        keccak256(concat(x"1901", domain, struct_hash)),
-        v,
-        extract32(signature, 0, output_type=uint256),
-        extract32(signature, 32, output_type=uint256),
-    )
-    assert recovered == signer and signer != empty(address), "authorisation: signer"
+    recovered: address = empty(address)
+    if len(signature) == 65:
+        v: uint256 = convert(slice(signature, 64, 1), uint256)
+        s: uint256 = extract32(signature, 32, output_type=uint256)
+        if (v == 27 or v == 28) and s <= _HALF_ORDER:
+            domain: bytes32 = keccak256(
+                abi_encode(_DOMAIN_TYPE, _NAME, _VERSION, chain.id, self)
+            )
+            recovered = ecrecover(
+                keccak256(concat(x"1901", domain, struct_hash)),
+                v,
+                extract32(signature, 0, output_type=uint256),
+                s,
+            )
+    # A failed recovery yields the zero address, which must never pass for a signer.
+    assert recovered != empty(address) and recovered == signer, "authorisation: signature"
 
 
 @internal

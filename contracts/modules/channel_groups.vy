@@ -20,6 +20,7 @@ struct Group:
     role: uint256
     state: uint256
     requested: bool
+    pin: uint256
     intermediary: address
     key_index: uint256
     dispute_window: uint256
@@ -75,13 +76,18 @@ LOCK_MASK: constant(uint256) = 2**144 - 1
 _ADDRESS: constant(uint256) = 2**160 - 1
 _WORD: constant(uint256) = 2**32 - 1
 _BYTE: constant(uint256) = 2**8 - 1
-_REQUESTED_FLAG: constant(uint256) = 1 << 248
+_AMOUNT: constant(uint256) = 2**31 - 1  # bounds deposit_max
+_PIN_LIMIT: constant(uint256) = 2**22
+_REQUESTED_FLAG: constant(uint256) = 1 << 255
 
-# account | deposit << 160 | fund << 192 | (count - 1) << 224 | role << 232 | state << 240
-# | requested << 248
+# account | deposit << 160 | fund << 191 | (count - 1) << 222 | (role - 1) << 230
+# | (state - 1) << 231 | pin << 233 | requested << 255
 _heads: HashMap[uint256, uint256]
-# intermediary | key index << 160 | dispute window << 192 | close notice << 224
+# What a group pins for life is the same for many groups, so it is stored once and numbered from
+# 1: intermediary | key index << 160 | dispute window << 192 | close notice << 224
 _pinned: HashMap[uint256, uint256]
+_pins: HashMap[uint256, uint256]
+_pin_count: uint256
 _resolved: HashMap[uint256, uint256]
 # lock's low 144 bits | balance << 144 | deadline << 208 | status << 248; a requested channel
 # keeps the bond in the balance's place. 144 bits of a hash resist a second preimage better
@@ -173,15 +179,17 @@ def _group(group_id: uint256) -> Group:
     """
     head: uint256 = self._heads[group_id]
     assert head != 0, "channel_groups: no such group"
-    pinned: uint256 = self._pinned[group_id]
+    pin: uint256 = (head >> 233) & (_PIN_LIMIT - 1)
+    pinned: uint256 = self._pinned[pin]
     return Group(
         account=convert(head & _ADDRESS, address),
-        deposit=(head >> 160) & _WORD,
-        fund=(head >> 192) & _WORD,
-        count=((head >> 224) & _BYTE) + 1,
-        role=(head >> 232) & _BYTE,
-        state=(head >> 240) & _BYTE,
+        deposit=(head >> 160) & _AMOUNT,
+        fund=(head >> 191) & _AMOUNT,
+        count=((head >> 222) & _BYTE) + 1,
+        role=((head >> 230) & 1) + 1,
+        state=((head >> 231) & 3) + 1,
         requested=head & _REQUESTED_FLAG != 0,
+        pin=pin,
         intermediary=convert(pinned & _ADDRESS, address),
         key_index=(pinned >> 160) & _WORD,
         dispute_window=(pinned >> 192) & _WORD,
@@ -191,13 +199,23 @@ def _group(group_id: uint256) -> Group:
 
 @internal
 def _create(group_id: uint256, g: Group):
-    self._store_head(group_id, g)
-    self._pinned[group_id] = (
+    """
+    @notice Stores a new group; its `pin` is found or made here.
+    """
+    pinned: uint256 = (
         convert(g.intermediary, uint256)
         | (g.key_index << 160)
         | (g.dispute_window << 192)
         | (g.close_notice << 224)
     )
+    g.pin = self._pins[pinned]
+    if g.pin == 0:
+        g.pin = self._pin_count + 1
+        assert g.pin < _PIN_LIMIT, "channel_groups: full"
+        self._pin_count = g.pin
+        self._pins[pinned] = g.pin
+        self._pinned[g.pin] = pinned
+    self._store_head(group_id, g)
 
 
 @internal
@@ -205,10 +223,11 @@ def _store_head(group_id: uint256, g: Group):
     head: uint256 = (
         convert(g.account, uint256)
         | (g.deposit << 160)
-        | (g.fund << 192)
-        | ((g.count - 1) << 224)
-        | (g.role << 232)
-        | (g.state << 240)
+        | (g.fund << 191)
+        | ((g.count - 1) << 222)
+        | ((g.role - 1) << 230)
+        | ((g.state - 1) << 231)
+        | (g.pin << 233)
     )
     if g.requested:
         head |= _REQUESTED_FLAG

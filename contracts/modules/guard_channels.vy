@@ -62,8 +62,9 @@ def open_guard(payout: address, deposit: uint256, permit: vaults.Permit) -> uint
     @return The channel's id.
     """
     terms: IConsensus.ChannelTerms = staticcall IConsensus(_consensus).channel_terms()
-    assert payout != empty(address), "guard_channels: no payout address"
-    assert deposit > 0 and deposit <= terms.deposit_max, "guard_channels: deposit"
+    assert (
+        payout != empty(address) and deposit > 0 and deposit <= terms.deposit_max
+    ), "guard_channels: terms"
     count: uint256 = self.guard_count
     self.guard_count = count + 1
     gid: uint256 = convert(
@@ -107,16 +108,18 @@ def claim_guard(
             than the largest one does nothing.
     """
     g: GuardView = self._guard(gid)
-    assert g.state == GUARD_OPEN or g.state == GUARD_CLOSING, "guard_channels: not open"
-    if g.state == GUARD_CLOSING:
-        assert block.timestamp <= g.deadline, "guard_channels: too late"
-    else:
-        assert block.timestamp <= expiry, "guard_channels: voucher expired"
+    last: uint256 = 0
+    if g.state == GUARD_OPEN:
+        last = expiry
+    elif g.state == GUARD_CLOSING:
+        last = g.deadline
+    assert block.timestamp <= last, "guard_channels: too late"
     authorisation._check(
         authorisation._voucher(gid, seq, base, n, hc0, root, expiry), signature, g.client
     )
-    assert hash_chain._is_length(n), "guard_channels: number of payments"
-    assert hash_chain._proves(n, hc0, root, k, hc, path), "guard_channels: not on the chain"
+    assert hash_chain._is_length(n) and hash_chain._proves(
+        n, hc0, root, k, hc, path
+    ), "guard_channels: not on the chain"
     assert base <= g.deposit and base + k * g.price <= g.deposit, "guard_channels: above deposit"
     claimed: uint256 = base + k * g.price
     if claimed <= g.claimed:
@@ -143,8 +146,9 @@ def request_close_guard(gid: uint256):
     @notice The client asks for the remainder; the guard has the dispute window to claim.
     """
     g: GuardView = self._guard(gid)
-    assert msg.sender == g.client, "guard_channels: client only"
-    assert g.state == GUARD_OPEN, "guard_channels: not open"
+    assert (
+        msg.sender == g.client and g.state == GUARD_OPEN
+    ), "guard_channels: not the client's open one"
     deadline: uint256 = block.timestamp + g.dispute_window
     self._clients[gid] = (
         convert(g.client, uint256)
@@ -161,8 +165,9 @@ def close_guard(gid: uint256):
     @notice Credits the client with what the guard has not claimed. Anybody may call it.
     """
     g: GuardView = self._guard(gid)
-    assert g.state == GUARD_CLOSING, "guard_channels: close not requested"
-    assert block.timestamp > g.deadline, "guard_channels: too early"
+    assert (
+        g.state == GUARD_CLOSING and block.timestamp > g.deadline
+    ), "guard_channels: too early"
     self._clients[gid] = (
         convert(g.client, uint256)
         | (g.deposit << 160)

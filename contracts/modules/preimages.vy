@@ -73,13 +73,13 @@ def _record(
         return
     if k == 0 and not keep:
         return
-    assert hash_chain._is_length(terms.n), "preimages: number of payments"
     assert (
-        terms.delta_c <= 0
+        hash_chain._is_length(terms.n)
+        and terms.delta_c <= 0
         and terms.delta_c >= -convert(_WORD, int256)
         and terms.delta_r <= _WORD
-    ), "preimages: prices"
-    assert terms.t_exp <= _TIME_LIMIT, "preimages: expiry"
+        and terms.t_exp <= _TIME_LIMIT
+    ), "preimages: terms"
     assert hash_chain._proves(
         terms.n, terms.hc0, terms.root, k, hc, path
     ), "preimages: not on the chain"
