@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Which connections an exit opens for clients."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_LAST_PORT = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network | None
+    first_port: int
+    last_port: int
+
+    @classmethod
+    def parse(cls, text: str) -> _Rule:
+        host, colon, ports = text.strip().rpartition(":")
+        if not colon or not host or not ports:
+            raise ValueError(f"exit rule {text!r} is not network:port")
+        host = host.removeprefix("[").removesuffix("]")
+        network = None if host == "*" else ipaddress.ip_network(host)
+        if ports == "*":
+            return cls(network, 1, _LAST_PORT)
+        first, dash, last = ports.partition("-")
+        rule = cls(network, int(first), int(last if dash else first))
+        if not 1 <= rule.first_port <= rule.last_port <= _LAST_PORT:
+            raise ValueError(f"exit rule {text!r} has a bad port")
+        return rule
+
+    def matches(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> bool:
+        return (self.first_port <= port <= self.last_port
+                and (self.network is None or address in self.network))
+
+
+class ExitPolicy:
+    """A list of what is accepted; everything else is refused.
+
+    A rule is `network:ports`: a network is an address, a CIDR block (IPv6 may stand in brackets)
+    or `*`; ports are one number, a range `a-b` or `*`.
+    """
+
+    def __init__(self, rules: Iterable[str] = ()) -> None:
+        """Raises ValueError for a rule that cannot be read."""
+        self.rules = tuple(rules)
+        self._rules = tuple(_Rule.parse(rule) for rule in self.rules)
+
+    @classmethod
+    def reject_all(cls) -> ExitPolicy:
+        """For routers that carry no user streams."""
+        return cls()
+
+    @classmethod
+    def loopback_only(cls) -> ExitPolicy:
+        """For demonstrations and tests: nothing beyond this machine."""
+        return cls(["127.0.0.0/8:*", "[::1]:*"])
+
+    @property
+    def is_exit(self) -> bool:
+        """Whether anything at all is accepted."""
+        return bool(self._rules)
+
+    def accepts(self, address: str, port: int) -> bool:
+        """Whether a connection to this address (not a name) and port may be opened."""
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(rule.matches(parsed, port) for rule in self._rules)

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A channel on a TCP connection with TLS, under asyncio.
+
+Everything that one read brings is processed before anything is written, and each socket is then
+written once: calls and system calls, not ciphers, are what costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from OpenSSL import SSL
+
+from .channel import Channel, ChannelOwner
+from .channel_pool import Waiter
+from .errors import LinkFailed, TransportError
+from .extend import LinkTarget
+from .identity import RouterIdentity
+from .link import Initiating, Responding
+from .tls import TlsSession
+
+_log = logging.getLogger(__name__)
+
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds from the TCP connection to an open channel."""
+_HIGH_WATER, _LOW_WATER = 128 * 1024, 32 * 1024
+
+
+class LinkConnection(asyncio.Protocol):
+    """TLS and one channel over one TCP connection."""
+
+    def __init__(self, owner: ChannelOwner, context: SSL.Context,
+                 role: LinkTarget | RouterIdentity, *, timeout: float = HANDSHAKE_TIMEOUT,
+                 done: Callable[[LinkConnection, Channel | TransportError], None]) -> None:
+        """`role`: whom we called, or who we are when we were called. `done` is called once with
+        the open channel or with the error that came before it."""
+        self._owner = owner
+        self._role = role
+        self._done = done
+        self._timeout = timeout
+        self._tls = TlsSession(context, server=isinstance(role, RouterIdentity))
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing = False
+        self._paused = False
+        self._error: TransportError = LinkFailed("the link was closed")
+        self.channel: Channel | None = None
+        self.gone = self._loop.create_future()
+        """Done when the connection is closed."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """TCP is up: start TLS."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(_HIGH_WATER, _LOW_WATER)
+        self._timer = self._loop.call_later(self._timeout, self._too_slow)
+        if isinstance(self._role, LinkTarget):
+            self._tls.start()
+            transport.write(self._tls.output())
+
+    def data_received(self, data: bytes) -> None:
+        """Decrypt and process."""
+        try:
+            plain = self._tls.feed(data)
+            if self.channel is None:
+                self._write_tls()
+                if self._tls.established:
+                    self._open_channel()
+            if plain and self.channel is not None:
+                opening = not self.channel.is_open
+                self.channel.receive(plain)
+                if opening and self.channel.is_open:
+                    self._opened(self.channel)
+            if self._tls.peer_finished and self._transport is not None:
+                self._transport.close()
+        except TransportError as error:
+            self._fail(error)
+
+    def _open_channel(self) -> None:
+        role = (Responding(self._role) if isinstance(self._role, RouterIdentity)
+                else Initiating(self._role, self._tls.peer_certificate()))
+        self.channel = Channel(self._owner, role, now=time.time(),
+                               peer_host=self._peer_host(), own_host=self._own_host())
+        self.channel.wake = self._wake
+        self.channel.start()
+
+    def _peer_host(self) -> str:
+        assert self._transport is not None
+        return str(self._transport.get_extra_info("peername")[0]).partition("%")[0]
+
+    def _own_host(self) -> str:
+        """Only a router tells its address."""
+        if not isinstance(self._role, RouterIdentity):
+            return ""
+        assert self._transport is not None
+        return str(self._transport.get_extra_info("sockname")[0]).partition("%")[0]
+
+    def _opened(self, channel: Channel) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._done(self, channel)
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        self._fail(LinkFailed("the handshake took too long"))
+
+    # --- output
+
+    def _wake(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self.channel is None or self._paused:
+            return
+        try:
+            while not self._paused:
+                out = self.channel.take_output()
+                if not out:
+                    return
+                self._tls.write(out)
+                self._write_tls()
+        except TransportError as error:
+            self._fail(error)
+
+    def _write_tls(self) -> None:
+        data = self._tls.output()
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def pause_writing(self) -> None:
+        """The socket's buffer is full."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The socket has room again."""
+        self._paused = False
+        self._flush()
+
+    # --- end
+
+    def close(self) -> None:
+        """Send what is queued and close."""
+        self._paused = False
+        self._flush()
+        if self._transport is not None and not self._transport.is_closing():
+            self._tls.finish()
+            self._write_tls()
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _fail(self, error: TransportError) -> None:
+        _log.info("link closed: %s", error)
+        self._error = error
+        self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """TCP is gone: tell everybody who relied on it."""
+        if exc is not None:
+            self._error = LinkFailed(f"the connection was lost: {exc}")
+        never_opened = self.channel is None or not self.channel.is_open
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.channel is not None:
+            self.channel.lost(self._error)
+        if never_opened:
+            self._done(self, self._error)
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+
+class LinkSet:
+    """All connections of one router or proxy, so that they can be dialled and closed."""
+
+    def __init__(self, owner: ChannelOwner, context: SSL.Context, *,
+                 timeout: float = HANDSHAKE_TIMEOUT) -> None:
+        """`context`: for links that are dialled."""
+        self._owner = owner
+        self._context = context
+        self._timeout = timeout
+        self._links: set[LinkConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def accept(self, context: SSL.Context, identity: RouterIdentity) -> LinkConnection:
+        """A protocol for a connection that came in."""
+        link = LinkConnection(self._owner, context, identity, timeout=self._timeout,
+                              done=lambda link, result: None)
+        self._track(link)
+        return link
+
+    def dial(self, target: LinkTarget, done: Waiter) -> None:
+        """Open a link; `done` gets the open channel or the error."""
+        task = asyncio.get_running_loop().create_task(self._dial(target, done))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _dial(self, target: LinkTarget, done: Waiter) -> None:
+        if self._closed:
+            done(LinkFailed("closed"))
+            return
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> LinkConnection:
+            link = LinkConnection(self._owner, self._context, target, timeout=self._timeout,
+                                  done=lambda _, result: done(result))
+            self._track(link)
+            return link
+
+        try:
+            async with asyncio.timeout(self._timeout):
+                await loop.create_connection(protocol, target.host, target.port)
+        except (OSError, TimeoutError) as error:
+            done(LinkFailed(f"no connection to {target.host}:{target.port}: {error}"))
+
+    def _track(self, link: LinkConnection) -> None:
+        self._links.add(link)
+        link.gone.add_done_callback(lambda _: self._links.discard(link))
+
+    async def close(self, patience: float = 1.0) -> None:
+        """Send what is queued, close all links, and wait for that, `patience` seconds at most."""
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        links = list(self._links)
+        for link in links:
+            link.close()
+        if links:
+            await asyncio.wait([link.gone for link in links], timeout=patience)
+        for link in list(self._links):
+            link.abort()

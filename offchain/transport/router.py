@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A router under asyncio: it listens, extends circuits, and connects exit streams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+
+from .channel_pool import Waiter
+from .errors import EndReason, TransportError
+from .exit_policy import ExitPolicy
+from .exit_stream import ExitStream
+from .extend import LinkTarget
+from .identity import RouterIdentity
+from .link_driver import HANDSHAKE_TIMEOUT, LinkConnection, LinkSet
+from .relay_circuit import RouterCircuit
+from .router_core import RouterCore
+from .router_hooks import NoHooks, RouterHooks
+from .tls import client_context, server_context
+
+_log = logging.getLogger(__name__)
+
+MAX_LINKS = 4096
+CONNECT_TIMEOUT = 15.0
+"""Seconds an exit tries to connect a stream."""
+
+
+class OnionRouter:
+    """A relay, an intermediary, or anything else that circuits pass through or end at."""
+
+    def __init__(self, identity: RouterIdentity, *, exit_policy: ExitPolicy | None = None,
+                 hooks: RouterHooks | None = None, max_links: int = MAX_LINKS,
+                 handshake_timeout: float = HANDSHAKE_TIMEOUT) -> None:
+        """Without an exit policy no streams are connected. Create it inside the event loop that
+        it is to run in."""
+        self._identity = identity
+        self._policy = exit_policy or ExitPolicy.reject_all()
+        self._max_links = max_links
+        self.core = RouterCore(identity, hooks or NoHooks(), self)
+        self._links = LinkSet(self.core, client_context(), timeout=handshake_timeout)
+        self._context = server_context(identity)
+        self._server: asyncio.Server | None = None
+        self._streams: set[asyncio.Task[None]] = set()
+
+    @property
+    def circuits(self) -> frozenset[RouterCircuit]:
+        """The circuits that pass through or end here."""
+        return frozenset(self.core.circuits)
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
+        """Listen; returns the port (chosen by the system for 0). Raises OSError."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accepted, host, port)
+        address = self._server.sockets[0].getsockname()
+        return int(address[1])
+
+    async def stop(self) -> None:
+        """End all circuits, close all links, stop listening."""
+        if self._server is not None:
+            self._server.close()
+        self.core.stop()
+        for task in list(self._streams):
+            task.cancel()
+        await self._links.close()
+        if self._server is not None:
+            await self._server.wait_closed()
+            self._server = None
+
+    def _accepted(self) -> asyncio.Protocol:
+        if len(self._links) >= self._max_links:
+            return _Refusal()
+        link: LinkConnection = self._links.accept(self._context, self._identity)
+        return link
+
+    # --- RouterEnvironment
+
+    def now(self) -> float:
+        """Monotonic time in seconds."""
+        return time.monotonic()
+
+    def dial(self, target: LinkTarget, done: Waiter) -> None:
+        """Open a link."""
+        self._links.dial(target, done)
+
+    def connect_stream(self, circuit: RouterCircuit, stream_id: int, host: str, port: int) -> None:
+        """Connect a stream if the policy allows."""
+        if not self._policy.is_exit:
+            circuit.edge.refuse(stream_id, EndReason.EXITPOLICY)
+            return
+        exit_stream = ExitStream(circuit, stream_id)
+        task = asyncio.get_running_loop().create_task(self._connect(exit_stream, host, port))
+        self._streams.add(task)
+        task.add_done_callback(self._streams.discard)
+
+    async def _connect(self, stream: ExitStream, host: str, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        reason = EndReason.RESOLVEFAILED
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                addresses = [str(entry[4][0]) for entry in found]
+                accepted = [a for a in addresses if self._policy.accepts(a, port)]
+                if not accepted:
+                    stream.refuse(EndReason.EXITPOLICY)
+                    return
+                reason = EndReason.CONNECTREFUSED
+                await loop.create_connection(lambda: stream, accepted[0], port)
+        except TimeoutError:
+            stream.refuse(EndReason.TIMEOUT)
+        except (OSError, UnicodeError):
+            stream.refuse(reason)
+        except TransportError as error:
+            _log.info("stream not connected: %s", error)
+
+
+class _Refusal(asyncio.Protocol):
+    """Closes a connection that came when there were too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A router without sockets: which circuits it carries, and what it refuses."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from . import ntor
+from .cell import Command
+from .channel import Channel
+from .channel_pool import ChannelPool, Dialler
+from .errors import DestroyReason, ProtocolViolation, TransportError
+from .extend import LinkTarget
+from .identity import RouterIdentity
+from .relay_circuit import RouterCircuit
+from .router_hooks import RouterHooks
+
+_log = logging.getLogger(__name__)
+
+CREATE_RATE, CREATE_BURST = 100.0, 400.0
+"""Circuits a link may create per second, and at once: an ntor answer costs about 0.2 ms."""
+MAX_CIRCUITS_PER_LINK = 4096
+
+
+class RouterEnvironment(Dialler, Protocol):
+    """What the router's driver does for it."""
+
+    def now(self) -> float:
+        """Monotonic time in seconds."""
+
+    def connect_stream(self, circuit: RouterCircuit, stream_id: int, host: str, port: int) -> None:
+        """Apply the exit policy and connect, or refuse."""
+
+
+class _Rate:
+    """A token bucket."""
+
+    def __init__(self, now: float) -> None:
+        self._tokens = CREATE_BURST
+        self._at = now
+
+    def take(self, now: float) -> bool:
+        self._tokens = min(CREATE_BURST, self._tokens + (now - self._at) * CREATE_RATE)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class RouterCore:
+    """Owner of the router's channels and circuits."""
+
+    def __init__(self, identity: RouterIdentity, hooks: RouterHooks,
+                 environment: RouterEnvironment) -> None:
+        self.identity = identity
+        self.hooks = hooks
+        self._environment = environment
+        self._pool = ChannelPool(environment)
+        self._rates: dict[Channel, _Rate] = {}
+        self.circuits: set[RouterCircuit] = set()
+
+    # --- ChannelOwner
+
+    def channel_open(self, channel: Channel) -> None:
+        """A link is ready."""
+        self._rates[channel] = _Rate(self._environment.now())
+
+    def channel_closed(self, channel: Channel, error: TransportError) -> None:
+        """A link is gone."""
+        self._rates.pop(channel, None)
+        self._pool.forget(channel)
+
+    def create_received(self, channel: Channel, circ_id: int, body: bytes) -> None:
+        """Answer CREATE2 with CREATED2, or refuse by ProtocolViolation."""
+        if (channel.circuit_count >= MAX_CIRCUITS_PER_LINK
+                or not self._rates[channel].take(self._environment.now())):
+            raise ProtocolViolation("too many circuits", DestroyReason.RESOURCELIMIT)
+        reply, material = ntor.answer(self.identity.rsa_fingerprint, self.identity.onion,
+                                      ntor.decode_create2(body))
+        circuit = RouterCircuit(self, channel, circ_id, material)
+        channel.register(circ_id, circuit)
+        channel.send_control(circ_id, Command.CREATED2, ntor.encode_created2(reply))
+        self.circuits.add(circuit)
+        self.hooks.circuit_opened(circuit)
+
+    # --- CircuitRouter
+
+    def extend(self, circuit: RouterCircuit, target: LinkTarget, onionskin: bytes) -> None:
+        """Find or open the link to the next hop."""
+        if target.rsa_fingerprint == self.identity.rsa_fingerprint:
+            raise ProtocolViolation("EXTEND2 to ourselves")
+
+        def ready(result: Channel | TransportError) -> None:
+            if isinstance(result, Channel):
+                circuit.extension_ready(result, onionskin)
+            else:
+                circuit.extension_failed(result)
+
+        self._pool.request(target, ready)
+
+    def begin_stream(self, circuit: RouterCircuit, stream_id: int, host: str, port: int) -> None:
+        """Leave it to the driver."""
+        self._environment.connect_stream(circuit, stream_id, host, port)
+
+    def circuit_gone(self, circuit: RouterCircuit) -> None:
+        """Forget the circuit."""
+        self.circuits.discard(circuit)
+
+    def stop(self) -> None:
+        """End every circuit; the driver then closes the links."""
+        for circuit in list(self.circuits):
+            circuit.destroy(DestroyReason.HIBERNATING)
