@@ -36,11 +36,16 @@ def _generators(name: str) -> tuple[G1, G1, G1]:
     return p1, p2, p3
 
 
-def commit(m1: int = 0, m2: int = 0, m3: int = 0, *, curve: Backend | None = None) -> bytes:
-    """P1^m1 P2^m2 P3^m3, compressed. It hides the other values if one is a random scalar."""
-    curve = curve or backend()
+def commit_point(curve: Backend, m1: int = 0, m2: int = 0, m3: int = 0) -> G1:
+    """P1^m1 P2^m2 P3^m3. It hides the other values if one is a random scalar."""
     used = [(p, m) for p, m in zip(generators(curve), (m1, m2, m3), strict=True) if m]
     if not used:
-        return bytes([0xC0]) + bytes(47)
+        return curve.mul_g1(curve.g1, 0)
     points, scalars = zip(*used, strict=True)
-    return curve.encode_g1(curve.msm_g1(points, scalars))
+    return curve.msm_g1(points, scalars)
+
+
+def commit(m1: int = 0, m2: int = 0, m3: int = 0, *, curve: Backend | None = None) -> bytes:
+    """P1^m1 P2^m2 P3^m3, compressed: what `commit_point` computes."""
+    curve = curve or backend()
+    return curve.encode_g1(commit_point(curve, m1, m2, m3))

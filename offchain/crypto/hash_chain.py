@@ -124,13 +124,13 @@ def verify_claim(
 ) -> bool:
     """Whether (k, hc, path) proves `k` payments on the chain (n, hc0, root).
 
-    The one predicate of relay, intermediary and ledger. k = 0 proves nothing and needs no
-    preimage: `hc` is then not looked at and the path must be empty, as for every k < 16.
+    The one predicate of relay, intermediary and ledger. k = 0 claims nothing and needs no
+    preimage, so `hc` and `path` are not looked at; for 0 < k < 16 the path must be empty.
     """
     if not 0 <= k <= n:
         return False
     if k == 0:
-        return not path
+        return True
     if len(hc) != VALUE_BYTES:
         return False
     value = hc
