@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The one driver of all machines: commit first, then deliver, and deliver again after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from monetor_chain.bindings.consensus import Consensus
+from monetor_chain.bindings.ledger import LedgerEvents
+from monetor_chain.chain import Chain
+from monetor_chain.errors import ChainError, ChainUnavailable, TransactionReverted
+from monetor_chain.parameters import NetworkParameters
+
+from ..protocol.errors import ProtocolError
+from ..protocol.ledger import Block, LedgerEvent
+from ..protocol.moment import Moment, tip
+from ..protocol.outbox import Note, Outbox, Request, Submit, Tell
+from ..store import Store, Transaction
+from ..transport.errors import TransportError
+from .clock import NetworkClock
+from .intermediary_port import IntermediaryPort
+from .ledger_port import LedgerPort, translate
+from .tasks import Tasks
+
+T = TypeVar("T")
+
+TICK_SECONDS = 0.2
+"""How often deadlines are looked at, in seconds of this machine's clock."""
+
+PATIENCE_MARGINS = 2
+"""After this many safety margins without an answer, the intermediary counts as silent."""
+
+
+class Machine(Protocol):
+    """What the engine needs of a party's machine."""
+
+    def on_ledger(self, records: Any, moment: Moment, event: LedgerEvent) -> Outbox:
+        """Follow the ledger."""
+
+    def tick(self, records: Any, moment: Moment) -> Outbox:
+        """Do what is due."""
+
+
+class Conversing(Machine, Protocol):
+    """A machine that asks an intermediary."""
+
+    def on_reply(self, records: Any, moment: Moment, conversation: bytes, pcmd: int,
+                 payload: bytes) -> Outbox:
+        """Handle a reply."""
+
+    def give_up(self, records: Any, moment: Moment, conversation: bytes, *,
+                refused: bool = False) -> Outbox:
+        """The intermediary is silent."""
+
+
+@dataclass(slots=True)
+class Measurements:
+    """What an agent has seen happen: protocol → (milliseconds, cells), gas in wei, notes."""
+
+    timings: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+    gas: int = 0
+    gas_cost: int = 0
+    journal: list[tuple[float, Note]] = field(default_factory=list)
+
+    def add(self, protocol: str, milliseconds: float, cells: int) -> None:
+        """One run of a protocol."""
+        self.timings.setdefault(protocol, []).append((milliseconds, cells))
+
+
+class Engine:
+    """Runs one machine over one store, one chain and, for end users, one intermediary."""
+
+    def __init__(self, name: str, store: Store, machine: Any, *, chain: Chain,
+                 consensus: Consensus, events: LedgerEvents, port: LedgerPort,
+                 first_block: int, tell: Callable[[Tell], None] | None = None,
+                 intermediary: IntermediaryPort | None = None) -> None:
+        self.name = name
+        self.store = store
+        self.machine = machine
+        self.clock = NetworkClock(chain)
+        self.measured = Measurements()
+        self.tasks = Tasks(name)
+        self._consensus = consensus
+        self._events = events
+        self._port = port
+        self._first_block = first_block
+        self._tell = tell
+        self._intermediary = intermediary
+        self._parameters: dict[int, NetworkParameters] = {}
+        self._epoch = 0
+        self._changed = asyncio.Event()
+        self._log = structlog.get_logger(name)
+
+    # --- Life
+
+    async def start(self) -> None:
+        """Read clock and parameters, then deliver again whatever the store says is not done."""
+        await self.clock.synchronise()
+        await self._read_parameters()
+        self.tasks.start("clock", self._keep_time())
+        self.tasks.start("ledger", self._follow())
+        self.tasks.start("tick", self._tick())
+        reading = self.store.read()
+        for request in reading.requests():
+            self._deliver(request)
+        for submission in reading.submissions():
+            self._deliver(submission)
+
+    async def stop(self) -> None:
+        """Stop all work; what is not done is on disk."""
+        await self.tasks.stop()
+        self.store.close()
+
+    def check(self) -> None:
+        """Raise the failure of a background task, if there was one."""
+        if self.tasks.failure is not None:
+            raise self.tasks.failure
+
+    async def until(self, condition: Callable[[Transaction], bool], timeout: float, what: str
+                    ) -> None:
+        """Wait until the store satisfies `condition`; `TimeoutError` names `what` did not come."""
+        async with asyncio.timeout(timeout) as limit:
+            try:
+                while not condition(self.store.read()):
+                    self.check()
+                    self._changed.clear()
+                    try:
+                        await asyncio.wait_for(self._changed.wait(), 0.5)
+                    except TimeoutError:
+                        if limit.expired():
+                            raise
+            except (TimeoutError, asyncio.CancelledError) as error:
+                if limit.expired():
+                    raise TimeoutError(f"{self.name}: no {what} within {timeout:.0f} s") from error
+                raise
+
+    # --- Steps
+
+    def moment(self) -> Moment:
+        """Now, with the parameters in force."""
+        return Moment(self.clock.now(), self._epoch, self._parameters[self._epoch],
+                      self._parameters.get(self._epoch - 1))
+
+    def step(self, action: Callable[[Transaction, Moment, Outbox], T]) -> T:
+        """Run one step in one transaction with its outbox; deliver after the commit.
+
+        `action` reads and writes the records and appends to the outbox. If it raises, nothing of
+        it remains.
+        """
+        outbox: Outbox = []
+        with self.store.transaction() as records:
+            result = action(records, self.moment(), outbox)
+            records.keep(outbox)
+        for item in outbox:
+            self._deliver(item)
+        self._changed.set()
+        return result
+
+    def do(self, action: Callable[[Transaction, Moment], Outbox]) -> None:
+        """`step` for an action that returns its outbox."""
+        self.step(lambda records, moment, outbox: outbox.extend(action(records, moment)))
+
+    def _deliver(self, item: Any) -> None:
+        match item:
+            case Request():
+                self.tasks.start(f"ask:{item.conversation.hex()}",
+                                 self._converse(item.conversation))
+            case Submit():
+                self.tasks.start(f"submit:{item.key.hex()}", self._submit(item))
+            case Tell() if self._tell is not None:
+                self._tell(item)
+            case Note():
+                self.measured.journal.append((time.time(), item))
+                self._log.info(item.what, detail=item.detail)
+
+    # --- Deliveries
+
+    async def _converse(self, conversation: bytes) -> None:
+        assert self._intermediary is not None, "only end users ask an intermediary"
+        delay = 0.05
+        silent_since = self.clock.now()
+        while (request := self.store.read().request(conversation)) is not None:
+            try:
+                started, cells = time.monotonic(), 0
+                first = request.pcmd
+                async with self._intermediary.circuit() as link:
+                    while request is not None:
+                        pcmd, payload, used = await link.ask(request.pcmd, request.payload)
+                        cells += used
+                        silent_since = self.clock.now()
+                        asked = request
+                        self._take_reply(conversation, pcmd, payload)
+                        request = self.store.read().request(conversation)
+                        if request == asked:
+                            break
+                        delay = 0.05
+                if request is None:
+                    self.measured.add(protocol_of(first), (time.monotonic() - started) * 1e3, cells)
+                    return
+            except (TransportError, TimeoutError, OSError) as error:
+                self._log.warning("the intermediary does not answer", error=str(error))
+            patience = PATIENCE_MARGINS * self.moment().parameters.safety_margin
+            if self.clock.now() - silent_since > patience:
+                self._log.warning("the intermediary counts as silent",
+                                  conversation=conversation[:7].decode(errors="replace"))
+                self.do(lambda records, moment: self.machine.give_up(
+                    records, moment, conversation))
+            await asyncio.sleep(delay)
+            delay = min(delay * 1.6, 1.0)
+
+    def _take_reply(self, conversation: bytes, pcmd: int, payload: bytes) -> None:
+        try:
+            self.do(lambda records, moment: self.machine.on_reply(
+                records, moment, conversation, pcmd, payload))
+        except (ProtocolError, ValueError) as error:
+            # A reply that does not verify is as good as none.
+            self._log.warning("the intermediary's reply is refused", error=str(error))
+
+    async def _submit(self, item: Submit) -> None:
+        delay = 0.2
+        while True:
+            try:
+                receipt = await self._port.submit(item.call, self.clock.now())
+            except TransactionReverted as error:
+                self._log.warning("the ledger refuses a transaction",
+                                  call=type(item.call).__name__, reason=error.reason)
+                self.measured.journal.append((time.time(), Note(
+                    "transaction-reverted", f"{type(item.call).__name__}: {error.reason}")))
+                break
+            except (ChainUnavailable, ChainError) as error:
+                self._log.warning("a transaction is tried again", call=type(item.call).__name__,
+                                  error=str(error))
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+                continue
+            self.measured.gas += receipt.gas_used
+            self.measured.journal.append((time.time(), Note(
+                "transaction", f"{type(item.call).__name__}, {receipt.gas_used} gas")))
+            break
+        self.step(lambda records, moment, outbox: records.forget_submission(item.key))
+
+    # --- Chain
+
+    async def _keep_time(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            try:
+                await self.clock.synchronise()
+                await self._read_parameters()
+            except ChainUnavailable as error:
+                self._log.warning("the chain does not answer", error=str(error))
+
+    async def _read_parameters(self) -> None:
+        if not self._parameters:
+            known = await self._consensus.parameters()
+            self._parameters[known.epoch_at(self.clock.now())] = known
+            self._epoch = max(self._parameters)
+        length = self._parameters[self._epoch].epoch
+        epoch = self.clock.now() // length
+        for wanted in (epoch - 1, epoch):
+            if wanted not in self._parameters:
+                self._parameters[wanted] = await self._consensus.parameters(wanted)
+        self._epoch = epoch
+        for old in [one for one in self._parameters if one < epoch - 1]:
+            del self._parameters[old]
+
+    async def _follow(self) -> None:
+        block = tip(self.store.read()).number or self._first_block
+        while True:
+            try:
+                async for batch in self._events.follow(block):
+                    self._take_batch(batch.events, batch.block)
+                    block = batch.block.number
+            except ChainUnavailable as error:
+                self._log.warning("the chain does not answer", error=str(error))
+                await asyncio.sleep(1.0)
+
+    def _take_batch(self, events: Any, block: Any) -> None:
+        def action(records: Transaction, moment: Moment, outbox: Outbox) -> None:
+            for event in events:
+                known = translate(event)
+                if known is not None:
+                    outbox.extend(self.machine.on_ledger(records, moment, known))
+            outbox.extend(self.machine.on_ledger(
+                records, moment, Block(block.number, block.timestamp)))
+
+        self.step(action)
+
+    async def _tick(self) -> None:
+        while True:
+            self.do(self.machine.tick)
+            await asyncio.sleep(TICK_SECONDS)
+
+
+_PROTOCOLS = ((0x10, "establish"), (0x20, "nano_setup"), (0x28, "nano_establish"),
+              (0x30, "nano_pay"), (0x38, "nano_close_relay"), (0x40, "nano_close_client"),
+              (0x4E, "micropayment"), (0x60, "guard"), (0x70, "cash_out"))
+
+
+def protocol_of(pcmd: int) -> str:
+    """The protocol that a PCMD belongs to."""
+    return next(name for first, name in reversed(_PROTOCOLS) if pcmd >= first)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Requests to the intermediary over onion circuits: it never learns who asks.
+
+Every conversation gets a circuit of its own, so that the intermediary cannot tie two sessions of
+one client together by the circuit they came on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from ..transport.errors import DestroyReason, TransportError
+from ..transport.identity import RouterInfo
+from ..transport.payment_cell import RELAY_PAYLOAD
+from ..transport.proxy import ClientCircuit, OnionProxy
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds of this machine's clock to wait for one reply."""
+
+
+def cells_of(size: int) -> int:
+    """How many relay cells a payment message of `size` bytes takes."""
+    return max(1, -(-size // RELAY_PAYLOAD))
+
+
+class Link:
+    """One circuit to the intermediary; requests on it are answered in order."""
+
+    def __init__(self, circuit: ClientCircuit) -> None:
+        self._circuit = circuit
+        self._replies: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
+        self._hop = len(circuit.hops) - 1
+        circuit.on_payment = self._received
+        circuit.on_closed = self._closed
+
+    def _received(self, hop: int, pcmd: int, payload: bytes) -> None:
+        if hop == self._hop:
+            self._replies.put_nowait((pcmd, payload))
+
+    def _closed(self, reason: DestroyReason) -> None:
+        self._replies.put_nowait(None)
+
+    async def ask(self, pcmd: int, payload: bytes) -> tuple[int, bytes, int]:
+        """Send a request; returns the reply's PCMD and payload, and the cells that both took."""
+        cells = self._circuit.send_payment(self._hop, pcmd, payload)
+        reply = await asyncio.wait_for(self._replies.get(), ANSWER_TIMEOUT)
+        if reply is None:
+            raise TransportError("the circuit to the intermediary closed before the answer")
+        return reply[0], reply[1], cells + cells_of(len(reply[1]))
+
+
+class IntermediaryPort:
+    """Builds circuits that end at one intermediary.
+
+    `relays` gives the routers that may stand in between, never the asking relay itself.
+    """
+
+    def __init__(self, proxy: OnionProxy, intermediary: RouterInfo,
+                 relays: Callable[[], Sequence[RouterInfo]], hops_between: int = 2) -> None:
+        self._proxy = proxy
+        self._intermediary = intermediary
+        self._relays = relays
+        self._hops_between = hops_between
+
+    @asynccontextmanager
+    async def circuit(self) -> AsyncIterator[Link]:
+        """A fresh circuit over random relays."""
+        relays = list(self._relays())
+        chosen = secrets.SystemRandom().sample(relays, min(self._hops_between, len(relays)))
+        circuit = await self._proxy.build_circuit([*chosen, self._intermediary])
+        try:
+            yield Link(circuit)
+        finally:
+            await circuit.close()

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Between the protocol's view of the ledger and the chain: calls become transactions, logs events."""
+
+from __future__ import annotations
+
+from monetor_chain import authorisations
+from monetor_chain.bindings import ledger as logs
+from monetor_chain.bindings.ledger import Ledger
+from monetor_chain.bindings.token import Token
+from monetor_chain.sender import Receipt, Sender
+
+from ..crypto.encoding import evm_signature
+from ..crypto.issuer import IssuerPublicKey
+from ..protocol import ledger as protocol
+
+PERMIT_LIFETIME = 3600
+"""Seconds for which the permission to pull an escrow's tokens is valid."""
+
+
+class LedgerPort:
+    """One agent's access to the ledger.
+
+    `account_key` owns channels, `guard_key` (a client's) owns its direct channels and nothing else.
+    """
+
+    def __init__(self, ledger: Ledger, token: Token, sender: Sender, account_key: bytes,
+                 issuer: IssuerPublicKey, *, guard_sender: Sender | None = None,
+                 guard_key: bytes = b"") -> None:
+        self._ledger = ledger
+        self._token = token
+        self._sender = sender
+        self._key = account_key
+        self._public_key = issuer.evm_encoding()
+        self._guard_sender = guard_sender or sender
+        self._guard_key = guard_key or account_key
+
+    async def submit(self, call: protocol.LedgerCall, now: int) -> Receipt:
+        """Send one call and wait for its receipt; `ChainError` if it reverts or is not mined."""
+        ledger, sender = self._ledger, self._sender
+        match call:
+            case protocol.Open():
+                permit = await self._permit(self._key, call.deposit * call.count, now)
+                return await ledger.open(sender, call.key_hash, call.account, call.role,
+                                         call.deposit, call.fund, call.count, call.rho_e,
+                                         call.rho_i, permit=permit)
+            case protocol.Fund():
+                return await ledger.fund(sender, call.group)
+            case protocol.Reclaim():
+                return await ledger.reclaim(sender, call.group)
+            case protocol.Refund():
+                return await ledger.refund(sender, call.cid, self._public_key, call.wpk,
+                                           call.balance, evm_signature(call.token))
+            case protocol.RefundConditional():
+                return await ledger.refund_conditional(
+                    sender, call.cid, self._public_key, call.wpk, call.balance,
+                    evm_signature(call.token), call.wpk_c, call.t_p, call.wsk_c)
+            case protocol.NanoRefund():
+                return await ledger.nano_refund(
+                    sender, call.cid, call.terms.nano_terms(), call.nwpk, call.saturated, call.rho,
+                    call.nrt, call.k, call.hc, call.path)
+            case protocol.Reveal():
+                return await ledger.reveal(sender, call.terms.nano_terms(), call.k, call.hc,
+                                           call.path)
+            case protocol.Refute():
+                return await ledger.refute(sender, call.cid, call.secret)
+            case protocol.Resolve():
+                return await ledger.resolve(sender, call.cid)
+            case protocol.Close():
+                return await ledger.close(sender, call.group, call.channels, call.total,
+                                          call.signature)
+            case protocol.OpenGuard():
+                permit = await self._permit(self._guard_key, call.deposit, now)
+                return await ledger.open_guard(self._guard_sender, call.payout, call.deposit,
+                                               permit=permit)
+            case protocol.ClaimGuard():
+                return await ledger.claim_guard(
+                    sender, int.from_bytes(call.channel, "big"), call.seq, call.base, call.n,
+                    call.hc0, call.root, call.expiry, call.k, call.hc, call.path, call.signature)
+            case protocol.RequestCloseGuard():
+                return await ledger.request_close_guard(
+                    self._guard_sender, int.from_bytes(call.channel, "big"))
+            case protocol.CloseGuard():
+                return await ledger.close_guard(
+                    self._guard_sender, int.from_bytes(call.channel, "big"))
+
+    async def _permit(self, key: bytes, amount: int, now: int) -> authorisations.Permit:
+        if not amount:
+            return authorisations.NO_PERMIT
+        return await self._token.sign_permit(key, self._ledger.address, amount,
+                                             now + PERMIT_LIFETIME)
+
+
+def _raw(address: str) -> bytes:
+    return bytes.fromhex(address.removeprefix("0x"))
+
+
+def translate(event: logs.LedgerEvent) -> protocol.LedgerEvent | None:
+    """The protocol's form of a log; None for logs that no machine needs."""
+    match event:
+        case logs.Opened():
+            return protocol.Opened(event.group, event.dispute_window, event.close_notice)
+        case logs.Funded():
+            return protocol.Funded(event.group)
+        case logs.Reclaimed():
+            return protocol.Reclaimed(event.group)
+        case logs.RefundPosted():
+            return protocol.RefundPosted(event.cid, protocol.ClaimKind(event.kind), event.lock,
+                                         event.balance, event.deadline, event.terms_hash)
+        case logs.PayerRevealed():
+            return protocol.PayerRevealed(event.cid, event.lock, event.secret)
+        case logs.Revealed():
+            return protocol.Revealed(event.terms_hash, event.k_c, event.k_r, event.hc,
+                                     tuple(event.path))
+        case logs.Refuted():
+            return protocol.Refuted(event.cid, event.secret)
+        case logs.Resolved():
+            return protocol.Resolved(event.cid, event.to_account, event.to_intermediary, event.tax)
+        case logs.GroupClosed():
+            return protocol.GroupClosed(event.group, event.channels, event.total, event.tax)
+        case logs.CloseRequested():
+            return protocol.CloseRequested(event.cid, event.deadline)
+        case logs.GuardOpened():
+            return protocol.GuardOpened(event.gid.to_bytes(32, "big"), _raw(event.client),
+                                        _raw(event.payout), event.deposit, event.price)
+        case logs.GuardClaimed():
+            return protocol.GuardClaimed(event.gid.to_bytes(32, "big"), event.claimed)
+        case logs.GuardCloseRequested():
+            return protocol.GuardCloseRequested(event.gid.to_bytes(32, "big"), event.deadline)
+        case logs.GuardClosed():
+            return protocol.GuardClosed(event.gid.to_bytes(32, "big"))
+    return None

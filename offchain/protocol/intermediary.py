@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The intermediary's machine: answers requests and stands up for its money on the ledger.
+
+Every request is answered in one transaction of the store. `handle` finds a stored reply first;
+only a new request reaches its protocol's check. `on_ledger` and `tick` refute revoked claims,
+reveal known payments and resolve channels whose deadline has passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any
+
+from monetor_chain.statements import keccak256
+
+from ..crypto.errors import CryptoError
+from . import answering, cash_out, establish, nano_close, nano_establish, nano_setup, pay
+from .answering import SPEND, Answer, Intermediary
+from .codec import B32, U64
+from .errors import ProtocolError, RefusalCode, Refused
+from .ledger import (
+    Block, ClaimKind, Funded, GroupClosed, LedgerEvent, Opened, PayerRevealed, Reclaimed,
+    RefundPosted, Refuted, Resolve, Resolved, Reveal, Revealed,
+)
+from .messages import (
+    CashOutRequest, ClientCloseQuery, ClientCloseRequest, ClientCloseReveal, EstablishRequest,
+    GroupRequest, NanoEstablishRequest, NanoEstablishReveal, NanoSetupRequest, NanoSetupReveal,
+    OpenedRequest, PayeeClaim, PayeeRequest, PayeeReveal, PayeeVoid, PayerRequest, PayerReveal,
+    PayQuery, Refusal, RelayCloseRequest, RelayCloseReveal, pack, unpack,
+)
+from .moment import Moment, advance, tip
+from .outbox import Outbox, Submit
+from .records import Records, Table, key248, record
+from .sessions import Session, due, set_deadline, subject_of
+from .wallet import Proved
+
+Handler = Callable[[Records, Intermediary, Moment, Any], Answer]
+KeyOf = Callable[[Any], bytes]
+
+
+def _by_nonce(message: Any) -> bytes:
+    return key248(message.nonce)
+
+
+def _by_terms(message: Any) -> bytes:
+    found: bytes = message.terms_hash
+    return found
+
+
+def _by_cid(message: Any) -> bytes:
+    return key248(message.cid)
+
+
+_STEPS: dict[type[Any], tuple[str, KeyOf | None, Handler]] = {
+    GroupRequest: ("group", lambda m: m.rho_e, establish.answer_group),
+    EstablishRequest: ("establish", _by_cid, establish.answer_establish),
+    OpenedRequest: ("opened", _by_cid, establish.answer_opened),
+    NanoSetupRequest: (SPEND, _by_nonce, nano_setup.answer_setup),
+    NanoSetupReveal: ("setup-reveal", _by_nonce, nano_setup.answer_setup_reveal),
+    NanoEstablishRequest: (SPEND, _by_nonce, nano_establish.answer_establish),
+    NanoEstablishReveal: ("establish-reveal", _by_nonce, nano_establish.answer_establish_reveal),
+    RelayCloseRequest: ("relay-close", _by_terms, nano_close.answer_relay_close),
+    RelayCloseReveal: ("relay-reveal", _by_terms, nano_close.answer_relay_reveal),
+    ClientCloseQuery: ("client-query", None, nano_close.answer_client_query),
+    ClientCloseRequest: ("client-close", _by_terms, nano_close.answer_client_close),
+    ClientCloseReveal: ("client-reveal", _by_terms, nano_close.answer_client_reveal),
+    PayQuery: ("pay-query", None, pay.answer_query),
+    PayerRequest: (SPEND, _by_nonce, pay.answer_payer),
+    PayeeRequest: (SPEND, _by_nonce, pay.answer_payee),
+    PayerReveal: ("payer-reveal", _by_nonce, pay.answer_payer_reveal),
+    PayeeClaim: ("payee-claim", _by_nonce, pay.answer_payee_claim),
+    PayeeReveal: ("payee-reveal", _by_nonce, pay.answer_payee_reveal),
+    PayeeVoid: ("payee-void", _by_nonce, pay.answer_void),
+    CashOutRequest: ("cash-out", None, cash_out.answer),
+}
+"""Message → (step, what the reply is bound to, handler). Without a key nothing is stored."""
+
+
+class Duty(IntEnum):
+    """What a deadline reminds the intermediary of."""
+
+    RESOLVE = 1
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class PostedClaim:
+    """A claim on one of the intermediary's channels; `terms_hash` is zero unless in a session."""
+
+    terms_hash: B32
+    deadline: U64
+
+
+class IntermediaryMachine:
+    """The intermediary's machine; it holds no state but its keys."""
+
+    def __init__(self, me: Intermediary) -> None:
+        self.me = me
+
+    def handle(self, records: Records, moment: Moment, pcmd: int, payload: bytes
+               ) -> tuple[tuple[int, bytes], Outbox]:
+        """The reply to a request, and the outbox.
+
+        Raises `ProtocolError` (`Refused` with its code) when the request is refused and nothing
+        may be stored; `refusal` turns that into the message to send.
+        """
+        message = unpack(pcmd, payload)
+        step = _STEPS.get(type(message))
+        if step is None:
+            raise ProtocolError(f"a {type(message).__name__} is no request")
+        name, key_of, handler = step
+        if key_of is not None:
+            stored = answering.stored_answer(records, name, key_of(message), pcmd, payload)
+            if stored is not None:
+                return stored, []
+        elif name == "cash-out":
+            key_of = lambda _: keccak256(payload)  # noqa: E731 - the whole request is the key
+            stored = answering.stored_answer(records, name, key_of(message), pcmd, payload)
+            if stored is not None:
+                return stored, []
+        try:
+            answer = handler(records, self.me, moment, message)
+        except CryptoError as error:
+            raise Refused(RefusalCode.PROOF, str(error)) from error
+        if answer.reply is None:
+            return pack(Refusal(answer.refusal, pcmd)), answer.outbox
+        reply = pack(answer.reply)
+        if key_of is not None:
+            answering.store_answer(records, name, key_of(message), (pcmd, payload), reply)
+        return reply, answer.outbox
+
+    @staticmethod
+    def refusal(error: ProtocolError, pcmd: int) -> tuple[int, bytes]:
+        """The message that tells a peer its request is refused."""
+        return pack(Refusal.of(error, pcmd & 0xFF))
+
+    # --- Ledger
+
+    def on_ledger(self, records: Records, moment: Moment, event: LedgerEvent) -> Outbox:
+        """Follow the ledger; events come in chain order and before the `Block` that confirms them."""
+        match event:
+            case Block():
+                advance(records, event.number, event.timestamp)
+            case Opened():
+                return establish.fund_opened(records, event)
+            case Funded():
+                self._on_funded(records, event)
+            case Reclaimed():
+                return establish.on_reclaimed(records, event)
+            case RefundPosted():
+                return self._on_posted(records, moment, event)
+            case PayerRevealed():
+                return answering.learn_secret(records, event.secret)
+            case Revealed():
+                self._on_revealed(records, event)
+            case Resolved() | Refuted():
+                self._on_resolved(records, event.cid)
+            case GroupClosed():
+                self._on_group_closed(records, event)
+        return []
+
+    def _on_funded(self, records: Records, event: Funded) -> None:
+        group = establish.find_group(records, event.group)
+        if group is None or group.phase is establish.GroupPhase.OPEN:
+            return
+        records.put(Table.GROUP, establish.group_key(event.group),
+                    replace(group, phase=establish.GroupPhase.OPEN))
+        pay.count_window(records, group.dispute_window, group.count)
+
+    def _on_posted(self, records: Records, moment: Moment, event: RefundPosted) -> Outbox:
+        group = establish.find_group(records, event.cid >> 8)
+        if group is None:
+            return []
+        cash_out.mark_gone(records, group.group, 1 << (event.cid & 0xFF))
+        records.put(Table.CHANNEL, b"posted:" + key248(event.cid),
+                    PostedClaim(event.terms_hash, event.deadline))
+        set_deadline(records, event.deadline + 1 + moment.parameters.safety_margin, Duty.RESOLVE,
+                     subject_of(event.cid))
+        outbox = answering.mark_posted(records, event.lock, event.cid)
+        session = records.get(Table.SESSION, event.terms_hash)
+        if (event.kind is ClaimKind.NANO and isinstance(session, Session)
+                and session.best.k > session.ledger.k):
+            # A client that claims must be charged what its relay was paid.
+            outbox.append(Submit(b"reveal:" + event.terms_hash, Reveal(
+                session.terms, session.best.k, session.best.hc, session.best.path)))
+        return outbox
+
+    def _on_revealed(self, records: Records, event: Revealed) -> None:
+        session = records.get(Table.SESSION, event.terms_hash)
+        if isinstance(session, Session):
+            ledger = (Proved(event.k_c, event.hc, event.path) if event.k_c > session.ledger.k
+                      else session.ledger)
+            records.put(Table.SESSION, event.terms_hash, replace(
+                session, ledger=ledger, ledger_k_r=max(session.ledger_k_r, event.k_r)))
+
+    def _on_resolved(self, records: Records, cid: int) -> None:
+        group = establish.find_group(records, cid >> 8)
+        if group is None:
+            return
+        cash_out.mark_gone(records, group.group, 1 << (cid & 0xFF))
+        pay.count_window(records, group.dispute_window, -1)
+        posted = records.get(Table.CHANNEL, b"posted:" + key248(cid))
+        if isinstance(posted, PostedClaim):
+            records.delete(Table.CHANNEL, b"posted:" + key248(cid))
+            session = records.get(Table.SESSION, posted.terms_hash)
+            if isinstance(session, Session) and group.role is establish.Role.RELAY:
+                records.put(Table.SESSION, posted.terms_hash,
+                            replace(session, relay_resolved=True))
+
+    def _on_group_closed(self, records: Records, event: GroupClosed) -> None:
+        group = establish.find_group(records, event.group)
+        if group is None:
+            return
+        cash_out.mark_gone(records, group.group, event.channels)
+        pay.count_window(records, group.dispute_window, -event.channels.bit_count())
+
+    # --- Time
+
+    def tick(self, records: Records, moment: Moment) -> Outbox:
+        """Resolve channels whose deadline has passed and whose owner has not done so."""
+        outbox: Outbox = []
+        for deadline in due(records, moment.now):
+            cid = int.from_bytes(deadline.subject[1:], "big")
+            posted = records.get(Table.CHANNEL, b"posted:" + key248(cid))
+            if not isinstance(posted, PostedClaim):
+                continue
+            if tip(records).timestamp <= posted.deadline:
+                set_deadline(records, moment.now + 1, Duty.RESOLVE, deadline.subject)
+                continue
+            outbox.append(Submit(b"resolve:" + key248(cid), Resolve(cid)))
+        return outbox
+
+

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One party's SQLite database."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from offchain.protocol.outbox import Done, Outbox, Request, Submit
+from offchain.protocol.records import Table, dump, load
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE identity (version INTEGER NOT NULL, network BLOB NOT NULL, role TEXT NOT NULL);
+CREATE TABLE records (
+    tbl TEXT NOT NULL, key BLOB NOT NULL, type TEXT NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (tbl, key)
+) WITHOUT ROWID;
+CREATE TABLE requests (
+    conversation BLOB PRIMARY KEY, pcmd INTEGER NOT NULL, payload BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE submissions (
+    key BLOB PRIMARY KEY, type TEXT NOT NULL, value BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+class StoreError(Exception):
+    """The store cannot be used; the text says what is wrong with it and what to do."""
+
+
+class Transaction:
+    """The records (`protocol.records.Records`) within one open transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def get(self, table: Table, key: bytes) -> Any | None:
+        """See `Records.get`."""
+        row = self._connection.execute(
+            "SELECT type, value FROM records WHERE tbl = ? AND key = ?", (table, key)).fetchone()
+        return None if row is None else load(row[0], row[1])
+
+    def put(self, table: Table, key: bytes, value: Any) -> None:
+        """See `Records.put`."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (table, key, *dump(value)))
+
+    def delete(self, table: Table, key: bytes) -> None:
+        """See `Records.delete`."""
+        self._connection.execute("DELETE FROM records WHERE tbl = ? AND key = ?", (table, key))
+
+    def scan(self, table: Table, start: bytes = b"", stop: bytes | None = None
+             ) -> Iterator[tuple[bytes, Any]]:
+        """See `Records.scan`."""
+        query = "SELECT key, type, value FROM records WHERE tbl = ? AND key >= ?"
+        arguments: list[Any] = [table, start]
+        if stop is not None:
+            query += " AND key < ?"
+            arguments.append(stop)
+        rows = self._connection.execute(query + " ORDER BY key", arguments).fetchall()
+        for key, name, value in rows:
+            yield key, load(name, value)
+
+    def keep(self, outbox: Outbox) -> None:
+        """Put the durable items of an outbox on disk, and drop what is done."""
+        for item in outbox:
+            match item:
+                case Request():
+                    self._connection.execute(
+                        "INSERT OR REPLACE INTO requests VALUES (?, ?, ?)",
+                        (item.conversation, item.pcmd, item.payload))
+                case Done():
+                    self._connection.execute(
+                        "DELETE FROM requests WHERE conversation = ?", (item.conversation,))
+                case Submit():
+                    self._connection.execute(
+                        "INSERT OR IGNORE INTO submissions VALUES (?, ?, ?)",
+                        (item.key, *dump(item.call)))
+
+    def count(self, name: str, change: int = 1) -> None:
+        """Add to one of the party's running totals."""
+        self._connection.execute(
+            "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE "
+            "SET value = value + excluded.value", (name, change))
+
+    def counter(self, name: str) -> int:
+        """One of the party's running totals."""
+        row = self._connection.execute(
+            "SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def forget_submission(self, key: bytes) -> None:
+        """The ledger has confirmed or refused this transaction."""
+        self._connection.execute("DELETE FROM submissions WHERE key = ?", (key,))
+
+    def requests(self) -> list[Request]:
+        """Requests that have no final reply yet."""
+        return [Request(*row) for row in self._connection.execute("SELECT * FROM requests")]
+
+    def request(self, conversation: bytes) -> Request | None:
+        """The outstanding request of a conversation."""
+        row = self._connection.execute(
+            "SELECT * FROM requests WHERE conversation = ?", (conversation,)).fetchone()
+        return None if row is None else Request(*row)
+
+    def submissions(self) -> list[Submit]:
+        """Transactions that are not confirmed yet."""
+        return [Submit(key, load(name, value)) for key, name, value
+                in self._connection.execute("SELECT * FROM submissions")]
+
+
+class Store:
+    """A party's database file, bound to one network (its ctx) and one role for ever."""
+
+    def __init__(self, path: Path, network: bytes, role: str) -> None:
+        """Open or create; `StoreError` if the file is of another network, role or format."""
+        self.path = path
+        fresh = not path.exists()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if fresh:
+            path.touch(mode=0o600)
+        os.chmod(path, 0o600)
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=5)
+            # EXCLUSIVE: two processes on one store would spend the same wallet twice.
+            self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._prepare(network, role)
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"{path} is no usable moneTor store ({error}); restore it from a backup, or move "
+                "it away to start anew without its channels") from error
+
+    def _prepare(self, network: bytes, role: str) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        tables = {row[0] for row in self._connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not tables:
+            for statement in filter(str.strip, _SCHEMA.split(";")):
+                self._connection.execute(statement)
+            self._connection.execute("INSERT INTO identity VALUES (?, ?, ?)",
+                                     (SCHEMA_VERSION, network, role))
+        self._connection.execute("COMMIT")
+        row = self._connection.execute("SELECT * FROM identity").fetchone()
+        if row is None:
+            raise StoreError(f"{self.path} is half-written: it says of no network that it is for; "
+                             "move it away and start again")
+        version, known_network, known_role = row
+        if version != SCHEMA_VERSION:
+            raise StoreError(f"{self.path} has format {version}, this version of moneTor reads "
+                             f"format {SCHEMA_VERSION}")
+        if known_network != network:
+            raise StoreError(f"{self.path} belongs to another network ({known_network.hex()[:16]} "
+                             f"instead of {network.hex()[:16]}); choose another folder")
+        if known_role != role:
+            raise StoreError(f"{self.path} is the store of a {known_role}, not of a {role}; "
+                             "choose another folder")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Everything written inside is committed together, or, on an exception, not at all."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield Transaction(self._connection)
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def read(self) -> Transaction:
+        """The records for reading, outside any transaction."""
+        return Transaction(self._connection)
+
+    def close(self) -> None:
+        """Close the file; everything committed is on disk."""
+        self._connection.close()
