@@ -9,7 +9,7 @@ on the EIP's vectors and on random inputs. The pure path stays selectable.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import py_arkworks_bls12381 as ark
 from eth.exceptions import VMError
@@ -24,12 +24,11 @@ from eth.vm.forks.prague import PragueVM
 from eth.vm.forks.prague.computation import PragueComputation
 from eth.vm.forks.prague.state import PragueState
 
+from .precompile_mode import Mode
 from .statements import GROUP_ORDER
 
 if TYPE_CHECKING:
     from eth.abc import ComputationAPI
-
-Mode = Literal["native", "pure"]
 
 FIELD_MODULUS = int(
     "1a0111ea397fe69a4b1ba7b6434bacd764774b84f38512bf6730d2a0f6b0f624"
