@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+# ruff: noqa: D102  (methods are documented in curve.Backend)
 """BLS12-381 by arkworks, through py_arkworks_bls12381: the second backend.
 
 Its multi-scalar multiplication silently cuts the longer of two unequal lists, and its `Scalar`

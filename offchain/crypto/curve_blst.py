@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+# ruff: noqa: D102  (methods are documented in curve.Backend)
 """BLS12-381 by supranational's blst, through pyblst: the fast backend.
 
 pyblst takes integers of any size and sign as scalars and reduces them; its `uncompress` checks

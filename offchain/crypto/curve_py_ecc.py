@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
+# ruff: noqa: D102  (methods are documented in curve.Backend)
 """BLS12-381 by py_ecc: slow, pure Python, the reference that the native backends are tested with.
 
 py_ecc's decompression checks the curve equation but not the subgroup; that test is added here.

@@ -37,6 +37,9 @@ __all__ = [
 
 SECRET_KEY_BYTES = (1 + ATTRIBUTES + 1) * SCALAR_BYTES
 
+_Messages = tuple[int, int, int, int, int]
+"""tag, cid, nonce, wpk, balance"""
+
 
 def _check_messages(tag: int, cid: int, nonce: int, wpk: int, balance: int) -> None:
     for name, value in (("tag", tag), ("cid", cid), ("nonce", nonce), ("wpk", wpk)):
@@ -166,14 +169,8 @@ def verify_token(
     return _holds(pk, sigma1, sigma2, (tag, cid, nonce, wpk, balance))
 
 
-def _holds(pk: IssuerPublicKey, sigma1: G2, sigma2: G2, messages: tuple[int, ...]) -> bool:
-    curve = pk.curve
-    signed = [(base, m) for base, m in zip(pk.y, messages, strict=True) if m]
-    key = pk.x
-    if signed:
-        bases, values = zip(*signed, strict=True)
-        key = curve.add_g1(key, curve.msm_g1(bases, values))
-    return curve.pairing_equal(key, sigma1, curve.g1, sigma2)
+def _holds(pk: IssuerPublicKey, sigma1: G2, sigma2: G2, messages: _Messages) -> bool:
+    return pk.curve.pairing_equal(pk.signed_key(*messages), sigma1, pk.curve.g1, sigma2)
 
 
 def rerandomise(token: bytes, *, curve: Backend | None = None) -> bytes:

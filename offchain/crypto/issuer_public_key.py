@@ -14,9 +14,9 @@ Efficient Protocols for Set Membership and Range Proofs (ASIACRYPT 2008).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from monetor_chain.statements import keccak256
 from monetor_chain.statements import key_hash as registered_key_hash
@@ -38,6 +38,8 @@ ATTRIBUTES = 5
 DIGIT_BASE = 256
 """Base of the range proof's digits."""
 PUBLIC_KEY_BYTES = (1 + ATTRIBUTES + DIGIT_BASE) * G1_BYTES + ATTRIBUTES * G2_BYTES
+_REMEMBERED_TAGS = 16
+_REMEMBERED_STATES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,29 @@ class IssuerPublicKey:
         if not 1 <= attribute < ATTRIBUTES:
             raise CryptoError(f"attribute: no request base {attribute}")
         return self.y_tilde[attribute - 1]
+
+    def signed_key(self, tag: int, cid: int, nonce: int, wpk: int, balance: int) -> G1:
+        """X Y0^tag Y1^cid Y2^nonce Y3^wpk Y4^balance, what a token on these messages pairs with.
+
+        A wallet verifies a refund token and a wallet token on the same cid, wpk and balance one
+        after the other, under tags that hardly ever change: both parts are remembered for a while.
+        """
+        key = self.curve.add_g1(self._tagged(tag), self._state(cid, wpk, balance))
+        return self.curve.add_g1(key, self.curve.mul_g1(self.y[2], nonce)) if nonce else key
+
+    @cached_property
+    def _tagged(self) -> Callable[[int], G1]:
+        def tagged(tag: int) -> G1:
+            return self.curve.add_g1(self.x, self.curve.mul_g1(self.y[0], tag))
+
+        return lru_cache(maxsize=_REMEMBERED_TAGS)(tagged)
+
+    @cached_property
+    def _state(self) -> Callable[[int, int, int], G1]:
+        def state(cid: int, wpk: int, balance: int) -> G1:
+            return self.curve.msm_g1((self.y[1], self.y[3], self.y[4]), (cid, wpk, balance))
+
+        return lru_cache(maxsize=_REMEMBERED_STATES)(state)
 
     @cached_property
     def _first_part(self) -> tuple[bytes, ...]:
