@@ -2,7 +2,6 @@
 # pragma version 0.4.3
 # pragma evm-version prague
 # pragma nonreentrancy on
-# pragma optimize codesize
 """
 @title The moneTor ledger
 @license GNU Affero General Public License v3.0 only
@@ -40,6 +39,7 @@ exports: (
     vaults.credit,
     vaults.token,
     vaults.tax_pool,
+    vaults.tax_rate_bp,
     issuer_keys.register_key,
     issuer_keys.intermediary,
     issuer_keys.context,
@@ -52,6 +52,7 @@ exports: (
     guard_channels.request_close_guard,
     guard_channels.close_guard,
     guard_channels.guard,
+    guard_channels.consensus,
 )
 
 struct NanoClaim:
@@ -84,24 +85,19 @@ _NANO_ACTION: constant(bytes32) = keccak256("nano_refund")
 _CLOSE: constant(bytes32) = keccak256("close")
 _NO_ARGUMENTS: constant(bytes32) = keccak256("")
 
-consensus: public(immutable(address))
-tax_rate_bp: public(immutable(uint256))
-
 
 @deploy
-def __init__(token: address, consensus_: address, tax_pool: address, tax_rate_bp_: uint256):
+def __init__(token: address, consensus: address, tax_pool: address, tax_rate_bp: uint256):
     """
-    @param tax_rate_bp_ Tax rate in basis points, for ever; the one that the authorities' votes
+    @param tax_rate_bp Tax rate in basis points, for ever; the one that the authorities' votes
            are checked against.
     """
-    assert tax_rate_bp_ <= settlement.BASIS, "ledger: tax rate"
+    assert tax_rate_bp <= settlement.BASIS, "ledger: tax rate"
     assert (
-        staticcall IConsensus(consensus_).tax_rate_bp() == tax_rate_bp_
+        staticcall IConsensus(consensus).tax_rate_bp() == tax_rate_bp
     ), "ledger: tax rate differs from consensus"
-    consensus = consensus_
-    tax_rate_bp = tax_rate_bp_
-    vaults.__init__(token, tax_pool)
-    guard_channels.__init__(consensus_, tax_rate_bp_)
+    vaults.__init__(token, tax_pool, tax_rate_bp)
+    guard_channels.__init__(consensus)
 
 
 @external
@@ -124,7 +120,7 @@ def open(
     @param permit A token permit; an empty signature if the ledger already has an allowance.
     @return The group's id.
     """
-    terms: IConsensus.ChannelTerms = staticcall IConsensus(consensus).channel_terms()
+    terms: IConsensus.ChannelTerms = staticcall IConsensus(guard_channels.consensus).channel_terms()
     intermediary: address = empty(address)
     key_index: uint256 = 0
     intermediary, key_index = issuer_keys._owner_of(key_hash)
@@ -330,7 +326,7 @@ def request_close(cid: uint256):
     assert msg.sender == g.intermediary, "ledger: intermediary only"
     c: channel_groups.Channel = channel_groups._channel(cid)
     assert c.status == channel_groups.UNTOUCHED, "ledger: not open"
-    terms: IConsensus.ChannelTerms = staticcall IConsensus(consensus).channel_terms()
+    terms: IConsensus.ChannelTerms = staticcall IConsensus(guard_channels.consensus).channel_terms()
     vaults._take(g.intermediary, terms.close_bond)
     deadline: uint256 = block.timestamp + g.close_notice
     channel_groups._store_channel(
@@ -387,7 +383,7 @@ def resolve(cid: uint256):
     to_intermediary: uint256 = 0
     tax: uint256 = 0
     to_account, to_intermediary, tax = settlement._divide(
-        g.role, g.deposit, g.fund, claim, tax_rate_bp
+        g.role, g.deposit, g.fund, claim, vaults.tax_rate_bp
     )
     channel_groups._mark_resolved(g, cid >> 8, 1 << (cid & 255))
     channel_groups._forget(cid)
@@ -420,9 +416,10 @@ def close(
     )
     assert g.state != channel_groups.HALF_OPEN, "ledger: not funded"
     assert (
-        channels != 0 and channels & ~channel_groups._all(g.count) == 0
-    ), "ledger: no such channel"
-    assert not channel_groups._is_resolved(g, group_id, channels), "ledger: resolved"
+        channels != 0
+        and channels & ~channel_groups._all(g.count) == 0
+        and not channel_groups._is_resolved(g, group_id, channels)
+    ), "ledger: channels"
     authorisation._check(
         authorisation._close(
             issuer_keys._context_of(g.key_index), group_id, channels, total
@@ -436,13 +433,13 @@ def close(
     deposit: uint256 = covered * g.deposit
     fund: uint256 = covered * g.fund
     assert (
-        total <= settlement._cap(g.role, deposit, fund, tax_rate_bp)
+        total <= settlement._cap(g.role, deposit, fund, vaults.tax_rate_bp)
     ), "ledger: total above the cap"
     to_account: uint256 = 0
     to_intermediary: uint256 = 0
     tax: uint256 = 0
     to_account, to_intermediary, tax = settlement._divide(
-        g.role, deposit, fund, total, tax_rate_bp
+        g.role, deposit, fund, total, vaults.tax_rate_bp
     )
     if g.requested:
         self._return_bonds(g, group_id, channels)
@@ -488,13 +485,14 @@ def _post_token(
     @notice Checks a token of the given kind and starts the dispute window.
     """
     assert wpk < _TAG_LIMIT and balance < _BALANCE_LIMIT, "ledger: out of range"
-    assert issuer_keys._is_key(g.key_index, public_key), "ledger: key"
     ctx: bytes32 = issuer_keys._context_of(g.key_index)
     digest: bytes32 = keccak256(abi_encode(kind, g.role, ctx))
     if kind == _CONDITIONAL:
         digest = keccak256(abi_encode(kind, g.role, ctx, wpk_c, t_p))
     tag: uint256 = convert(digest, uint256) % _TAG_LIMIT
-    assert ps_verifier._is_token(public_key, tag, cid, wpk, balance, token), "ledger: token"
+    assert issuer_keys._is_key(g.key_index, public_key) and ps_verifier._is_token(
+        public_key, tag, cid, wpk, balance, token
+    ), "ledger: token"
     self._start_closing(
         g,
         cid,

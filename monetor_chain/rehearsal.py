@@ -18,15 +18,15 @@ from typing import Any
 import coincurve
 import py_arkworks_bls12381 as ark
 from eth_tester import EthereumTester, PyEVMBackend
+from eth_tester.exceptions import TransactionFailed
 from web3 import EthereumTesterProvider, Web3
 from web3.contract import Contract
+from web3.exceptions import ContractLogicError
 from web3.types import TxReceipt
 
 from . import statements
-try:
-    from .compiler import compile as compile_contract
-except ImportError:
-    from ._devcompile import compile as compile_contract
+from .compiler import compile_contract
+from .errors import TransactionReverted
 from .parameters import DEMO, TAX_RATE_BP, NetworkParameters
 from .precompiles import Mode, prague_vm
 from .statements import CHECKPOINT_STRIDE, GROUP_ORDER, NanoTerms, Role, TokenKind
@@ -238,11 +238,33 @@ class Rehearsal:
         return int(self.w3.eth.get_block("latest")["baseFeePerGas"]) * 2
 
     def send(self, call: Any, sender: Party, *, value: int = 0, gas: int = CALL_GAS) -> TxReceipt:
-        """Sends a contract call in a block of its own; a revert raises `TransactionFailed`."""
-        transaction = call.transact(
-            {"from": sender.address, "gas": gas, "gasPrice": self._gas_price(), "value": value}
-        )
-        return self.w3.eth.wait_for_transaction_receipt(transaction)
+        """Sends a contract call in a block of its own.
+
+        Raises `TransactionReverted` with the contract's reason, which a simulation in the pending
+        block finds out when the transaction has failed.
+        """
+        header = self.tester.backend.chain.header
+        fields = {"from": sender.address, "gas": gas, "value": value}
+        sent = call.transact({**fields, "gasPrice": self._gas_price()})
+        receipt = self.w3.eth.wait_for_transaction_receipt(sent)
+        if not receipt["status"]:
+            raise TransactionReverted(self._reason(call, fields, header.timestamp), bytes(sent))
+        return receipt
+
+    def _reason(self, call: Any, fields: dict[str, Any], timestamp: int) -> str:
+        """Why a call reverts at `timestamp`, which the pending block is set to for the time."""
+        chain = self.tester.backend.chain
+        following = chain.header
+        chain.header = following.copy(timestamp=timestamp)
+        try:
+            call.call(
+                {**fields, "gasPrice": self._gas_price()}, block_identifier="pending"
+            )
+        except (ContractLogicError, TransactionFailed) as error:
+            return str(error.args[0]).removeprefix("execution reverted: ")
+        finally:
+            chain.header = following
+        raise AssertionError("a transaction that failed does not fail when it is simulated")
 
     def events(self, receipt: TxReceipt, name: str) -> list[dict[str, Any]]:
         """The ledger's events of one kind in a receipt, as plain dictionaries."""
@@ -257,7 +279,8 @@ class Rehearsal:
 
     def travel(self, timestamp: int) -> None:
         """Makes the next transaction's block have exactly this timestamp."""
-        self.tester.time_travel(timestamp)
+        chain = self.tester.backend.chain
+        chain.header = chain.header.copy(timestamp=timestamp)
 
     def secret(self) -> bytes:
         """32 bytes that repeat from run to run, so that gas figures do too."""

@@ -37,8 +37,7 @@ GUARD_CLOSED: constant(uint256) = 3
 _ADDRESS: constant(uint256) = 2**160 - 1
 _WORD: constant(uint256) = 2**32 - 1
 
-_consensus: immutable(address)
-_rate: immutable(uint256)
+consensus: public(immutable(address))
 
 guard_count: public(uint256)
 # client | deposit << 160 | deadline << 192 | state << 240
@@ -48,9 +47,8 @@ _payouts: HashMap[uint256, uint256]
 
 
 @deploy
-def __init__(consensus: address, rate: uint256):
-    _consensus = consensus
-    _rate = rate
+def __init__(consensus_: address):
+    consensus = consensus_
 
 
 @external
@@ -61,7 +59,7 @@ def open_guard(payout: address, deposit: uint256, permit: vaults.Permit) -> uint
     @param permit A token permit; an empty signature if the ledger already has an allowance.
     @return The channel's id.
     """
-    terms: IConsensus.ChannelTerms = staticcall IConsensus(_consensus).channel_terms()
+    terms: IConsensus.ChannelTerms = staticcall IConsensus(consensus).channel_terms()
     assert (
         payout != empty(address) and deposit > 0 and deposit <= terms.deposit_max
     ), "guard_channels: terms"
@@ -125,9 +123,9 @@ def claim_guard(
     if claimed <= g.claimed:
         return
     # Shares follow from the cumulated sum, so that splitting a claim changes no rounding.
-    to_payout: uint256 = settlement._guard_share(claimed, _rate) - settlement._guard_share(
-        g.claimed, _rate
-    )
+    to_payout: uint256 = settlement._guard_share(
+        claimed, vaults.tax_rate_bp
+    ) - settlement._guard_share(g.claimed, vaults.tax_rate_bp)
     tax: uint256 = claimed - g.claimed - to_payout
     self._payouts[gid] = (
         convert(g.payout, uint256)

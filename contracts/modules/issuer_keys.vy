@@ -12,9 +12,8 @@
 from ..interfaces import ILedgerEvents
 from . import ps_verifier
 
-_INDEX_LIMIT: constant(uint256) = 2**32
-
-# Registered keys have the indices 1, 2, ...; 0 means none.
+# Registered keys have the indices 1, 2, ...; 0 means none. They are stored in 32 bits elsewhere,
+# which nobody can pay to exhaust.
 key_count: public(uint256)
 _owners: HashMap[bytes32, uint256]  # key hash -> owner | index << 160
 _hashes: HashMap[uint256, bytes32]  # index -> key hash
@@ -34,7 +33,6 @@ def register_key(public_key: Bytes[768], rest_hash: bytes32) -> bytes32:
     key_hash: bytes32 = keccak256(concat(digest, rest_hash))
     assert self._owners[key_hash] == 0, "issuer_keys: already registered"
     index: uint256 = self.key_count + 1
-    assert index < _INDEX_LIMIT, "issuer_keys: full"
     self.key_count = index
     self._owners[key_hash] = convert(msg.sender, uint256) | (index << 160)
     self._hashes[index] = key_hash

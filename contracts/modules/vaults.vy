@@ -20,17 +20,19 @@ struct Permit:
 
 token: public(immutable(address))
 tax_pool: public(immutable(address))
+tax_rate_bp: public(immutable(uint256))
 
 vault: public(HashMap[address, uint256])
 credit: public(HashMap[address, uint256])
 
 
 @deploy
-def __init__(token_: address, tax_pool_: address):
+def __init__(token_: address, tax_pool_: address, tax_rate_bp_: uint256):
     assert token_.is_contract, "vaults: token has no code"
     assert tax_pool_ != empty(address), "vaults: no tax pool"
     token = token_
     tax_pool = tax_pool_
+    tax_rate_bp = tax_rate_bp_
 
 
 @external
@@ -61,7 +63,6 @@ def withdraw() -> uint256:
     @return The amount paid.
     """
     amount: uint256 = self.credit[msg.sender]
-    assert amount > 0, "vaults: nothing to withdraw"
     self.credit[msg.sender] = 0
     log ILedgerEvents.Withdrawn(account=msg.sender, amount=amount)
     self._push(msg.sender, amount)
