@@ -21,7 +21,7 @@ HEADER_LEN = 5
 CELL_LEN = HEADER_LEN + BODY_LEN
 MAX_VARIABLE_BODY = 0xFFFF
 MAX_RUN = 32
-"""Most relay cells in one run. Beyond this a longer AES call is no faster (and fairness suffers)."""
+"""Most relay cells in one run. Longer AES calls are no faster, and less fair."""
 
 
 class Command(IntEnum):
@@ -46,7 +46,8 @@ class Command(IntEnum):
     AUTHORIZE = 132
 
 
-_RELAY, _RELAY_EARLY, _VERSIONS = int(Command.RELAY), int(Command.RELAY_EARLY), int(Command.VERSIONS)
+_RELAY, _RELAY_EARLY = int(Command.RELAY), int(Command.RELAY_EARLY)
+_VERSIONS = int(Command.VERSIONS)
 _FIRST_VARIABLE = 128
 _HEADER = struct.Struct(">IB")
 

@@ -26,6 +26,8 @@ from .identity import RouterIdentity, fingerprint
 _LIFETIME_HOURS = 1000
 _HOUR = 3600
 _ED25519_KEY, _X509_DIGEST = 1, 3
+_TLS_KEY_TYPES = (_ED25519_KEY, _X509_DIGEST)
+"""C tor has long labelled the digest of its TLS certificate as an Ed25519 key."""
 _EXT_SIGNING_KEY, _EXT_AFFECTS_VALIDATION = 4, 1
 _SIGNATURE_LEN = 64
 _CROSS_PREFIX = b"Tor TLS RSA/Ed25519 cross-certificate"
@@ -199,7 +201,7 @@ def check_responder(body: bytes, tls_cert: bytes, now: float) -> ProvenIdentity:
         raise ProtocolViolation("the signing key's certificate is not one")
     identity_signing.check(identity, now)
     if (signing_tls.kind != CertType.SIGNING_TLS
-            or signing_tls.key_type != _X509_DIGEST
+            or signing_tls.key_type not in _TLS_KEY_TYPES
             or signing_tls.key != hashlib.sha256(tls_cert).digest()):
         raise ProtocolViolation("the certificates are for another TLS connection")
     signing_tls.check(identity_signing.key, now)

@@ -19,7 +19,7 @@ from .cell import (
 from .certificates import ProvenIdentity
 from .errors import DestroyReason, LinkFailed, ProtocolViolation, TransportError
 from .link import Initiating, LinkHandshake, Responding
-from .scheduler import HIGH_MARK, LOW_MARK, MAX_QUEUED, RoundRobin
+from .scheduler import HIGH_MARK, LOW_MARK, QueueBudget, RoundRobin
 
 _log = logging.getLogger(__name__)
 
@@ -75,14 +75,16 @@ class Channel:
     """One link. Every method is synchronous and does no input or output."""
 
     def __init__(self, owner: ChannelOwner, role: Initiating | Responding, *, now: float,
-                 peer_host: str = "127.0.0.1", own_host: str = "") -> None:
-        """`now`: seconds since the epoch, against which the peer's certificates are checked."""
+                 peer_host: str = "127.0.0.1", own_host: str = "",
+                 budget: QueueBudget | None = None) -> None:
+        """`now`: seconds since the epoch, against which the peer's certificates are checked.
+        `budget` is shared by all channels of one owner."""
         self._owner = owner
         self._handshake = LinkHandshake(role, now=now, peer_host=peer_host, own_host=own_host)
         self._own_bit = _INITIATOR_BIT if isinstance(role, Initiating) else 0
         self._parser = CellParser()
         self._first = b""
-        self._queues = RoundRobin()
+        self._queues = RoundRobin(budget)
         self._full: set[int] = set()
         self._circuits: dict[int, CircuitEnd] = {}
         self._closed = False
@@ -203,7 +205,7 @@ class Channel:
         """Queue one fixed cell of a circuit, behind what waits for that circuit."""
         if self._closed:
             return
-        if self._queues.queued(circ_id) >= MAX_QUEUED and command != Command.DESTROY:
+        if command != Command.DESTROY and not self._queues.room_for(circ_id, 1):
             raise ProtocolViolation("the circuit's queue is full", DestroyReason.RESOURCELIMIT)
         self._push(circ_id, encode_fixed(circ_id, command, body), 1)
 
@@ -215,7 +217,7 @@ class Channel:
         if self._closed:
             return
         count = len(bodies) // BODY_LEN
-        if self._queues.queued(circ_id) + count > MAX_QUEUED:
+        if not self._queues.room_for(circ_id, count):
             raise ProtocolViolation("the circuit's queue is full", DestroyReason.RESOURCELIMIT)
         if count <= MAX_RUN:
             self._push(circ_id, encode_run(circ_id, command, bodies), count)

@@ -8,6 +8,7 @@ streams end at the last one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from .cell import Command
 from .channel import Channel
@@ -48,7 +49,7 @@ class CircuitCore:
         visits a router twice in a row, which routers refuse."""
         if not path:
             raise ValueError("a circuit has at least one hop")
-        for one, other in zip(path, path[1:], strict=False):
+        for one, other in pairwise(path):
             if one.rsa_fingerprint == other.rsa_fingerprint:
                 raise ValueError("a circuit cannot extend from a router to itself")
         self.path = tuple(path)

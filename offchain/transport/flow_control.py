@@ -23,7 +23,7 @@ _TAG_LEN = 20
 class PackageWindow:
     """How many DATA cells may still be sent."""
 
-    __slots__ = ("size", "increment", "available")
+    __slots__ = ("available", "increment", "size")
 
     def __init__(self, size: int, increment: int) -> None:
         self.size = size
@@ -46,7 +46,7 @@ class PackageWindow:
 class DeliverWindow:
     """How many DATA cells the peer may still send."""
 
-    __slots__ = ("size", "increment", "available")
+    __slots__ = ("available", "increment", "size")
 
     def __init__(self, size: int, increment: int) -> None:
         self.size = size

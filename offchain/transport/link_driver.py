@@ -20,6 +20,7 @@ from .errors import LinkFailed, TransportError
 from .extend import LinkTarget
 from .identity import RouterIdentity
 from .link import Initiating, Responding
+from .scheduler import QueueBudget
 from .tls import TlsSession
 
 _log = logging.getLogger(__name__)
@@ -33,13 +34,15 @@ class LinkConnection(asyncio.Protocol):
     """TLS and one channel over one TCP connection."""
 
     def __init__(self, owner: ChannelOwner, context: SSL.Context,
-                 role: LinkTarget | RouterIdentity, *, timeout: float = HANDSHAKE_TIMEOUT,
+                 role: LinkTarget | RouterIdentity, *, budget: QueueBudget,
+                 timeout: float = HANDSHAKE_TIMEOUT,
                  done: Callable[[LinkConnection, Channel | TransportError], None]) -> None:
         """`role`: whom we called, or who we are when we were called. `done` is called once with
         the open channel or with the error that came before it."""
         self._owner = owner
         self._role = role
         self._done = done
+        self._budget = budget
         self._timeout = timeout
         self._tls = TlsSession(context, server=isinstance(role, RouterIdentity))
         self._transport: asyncio.Transport | None = None
@@ -84,7 +87,8 @@ class LinkConnection(asyncio.Protocol):
         role = (Responding(self._role) if isinstance(self._role, RouterIdentity)
                 else Initiating(self._role, self._tls.peer_certificate()))
         self.channel = Channel(self._owner, role, now=time.time(),
-                               peer_host=self._peer_host(), own_host=self._own_host())
+                               peer_host=self._peer_host(), own_host=self._own_host(),
+                               budget=self._budget)
         self.channel.wake = self._wake
         self.channel.start()
 
@@ -192,6 +196,7 @@ class LinkSet:
         self._timeout = timeout
         self._links: set[LinkConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._budget = QueueBudget()
         self._closed = False
 
     def __len__(self) -> int:
@@ -199,8 +204,8 @@ class LinkSet:
 
     def accept(self, context: SSL.Context, identity: RouterIdentity) -> LinkConnection:
         """A protocol for a connection that came in."""
-        link = LinkConnection(self._owner, context, identity, timeout=self._timeout,
-                              done=lambda link, result: None)
+        link = LinkConnection(self._owner, context, identity, budget=self._budget,
+                              timeout=self._timeout, done=lambda link, result: None)
         self._track(link)
         return link
 
@@ -217,14 +222,17 @@ class LinkSet:
         loop = asyncio.get_running_loop()
 
         def protocol() -> LinkConnection:
-            link = LinkConnection(self._owner, self._context, target, timeout=self._timeout,
-                                  done=lambda _, result: done(result))
+            link = LinkConnection(self._owner, self._context, target, budget=self._budget,
+                                  timeout=self._timeout, done=lambda _, result: done(result))
             self._track(link)
             return link
 
         try:
             async with asyncio.timeout(self._timeout):
                 await loop.create_connection(protocol, target.host, target.port)
+        except asyncio.CancelledError:
+            done(LinkFailed("closed"))
+            raise
         except (OSError, TimeoutError) as error:
             done(LinkFailed(f"no connection to {target.host}:{target.port}: {error}"))
 

@@ -66,7 +66,7 @@ class OnionLayer:
     other way round.
     """
 
-    __slots__ = ("forward", "backward", "forward_digest", "backward_digest")
+    __slots__ = ("backward", "backward_digest", "forward", "forward_digest")
 
     def __init__(self, key_material: bytes) -> None:
         """`key_material`: Df | Db | Kf | Kb (and KH, unused here), from the handshake."""

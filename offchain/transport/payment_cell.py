@@ -44,7 +44,7 @@ def fragment(pcmd: int, payload: bytes, room: int) -> list[bytes]:
 class Assembler:
     """Puts together the messages of one peer on one carrier. Holds at most MAX_MESSAGE bytes."""
 
-    __slots__ = ("_room", "_limit", "_pcmd", "_missing", "_parts")
+    __slots__ = ("_limit", "_missing", "_parts", "_pcmd", "_room")
 
     def __init__(self, room: int, limit: int = MAX_MESSAGE) -> None:
         """`room`: RELAY_PAYLOAD or LINK_PAYLOAD; `limit`: longest message in bytes."""

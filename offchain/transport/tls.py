@@ -8,11 +8,12 @@ Certificates are not checked here: the CERTS cell does that, against the one tha
 
 from __future__ import annotations
 
-from OpenSSL import SSL
-from OpenSSL.crypto import X509, PKey
+import contextlib
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_der_x509_certificate
+from OpenSSL import SSL
+from OpenSSL.crypto import X509, PKey
 
 from .errors import LinkFailed
 from .identity import RouterIdentity
@@ -102,10 +103,8 @@ class TlsSession:
 
     def finish(self) -> None:
         """Say close_notify, if the connection is far enough for that."""
-        try:
+        with contextlib.suppress(SSL.Error):  # a broken session has nothing to close
             self._connection.shutdown()
-        except SSL.Error:
-            pass  # a broken or unfinished session has nothing to close
 
     def output(self) -> bytes:
         """Ciphertext for the socket, b"" if there is none."""

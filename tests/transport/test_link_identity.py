@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Who is at the other end of a link: keys, certificates, and the handshake around them."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import time
+
+import pytest
+
+from offchain.transport import certificates as certs
+from offchain.transport.cell import CellParser, Command, encode_fixed, encode_variable
+from offchain.transport.errors import DestroyReason, ProtocolViolation, TransportError
+from offchain.transport.identity import RouterIdentity, RouterInfo
+from offchain.transport.link import (
+    Initiating, LinkHandshake, Responding, choose_version, encode_versions,
+)
+
+HOUR = 3600
+
+
+def test_recorded_relay_proves_its_identity(vectors):
+    """The CERTS cell that a tor relay sent in 2018, checked as of then."""
+    v = vectors("link_cells")
+    parser = CellParser()
+    parser.feed(bytes.fromhex(v["recorded_link"]))
+    parser.next_cell()
+    body = parser.next_cell().body
+    tls_cert = certs.decode_certs(body)[certs.CertType.LINK_X509]
+    proven = certs.check_responder(body, tls_cert, v["recorded_at"])
+    assert proven.ed25519_identity.hex().startswith("1aa5b3bd88b143")  # stem's own test says so
+    with pytest.raises(ProtocolViolation, match="another TLS"):
+        certs.check_responder(body, tls_cert + b"\0", v["recorded_at"])
+    with pytest.raises(ProtocolViolation, match="expired"):
+        certs.check_responder(body, tls_cert, v["recorded_at"] + 30 * 24 * HOUR)
+
+
+def test_own_certificates(identities):
+    one, other, _ = identities
+    now = time.time()
+    body = certs.responder_certs(one, now)
+    proven = certs.check_responder(body, one.link_cert, now)
+    assert proven == certs.ProvenIdentity(one.rsa_fingerprint, one.ed25519_identity)
+    with pytest.raises(ProtocolViolation, match="another TLS"):
+        certs.check_responder(body, other.link_cert, now)
+    with pytest.raises(ProtocolViolation, match="expired"):
+        certs.check_responder(body, one.link_cert, now + 1001 * HOUR)
+    mine, theirs = certs.decode_certs(body), certs.decode_certs(certs.responder_certs(other, now))
+    for kind in mine:
+        lacking = {k: c for k, c in mine.items() if k != kind}
+        with pytest.raises(ProtocolViolation, match="lacks"):
+            certs.check_responder(certs.encode_certs(list(lacking.items())), one.link_cert, now)
+        swapped = {**mine, kind: theirs[kind]}
+        with pytest.raises(ProtocolViolation):
+            certs.check_responder(certs.encode_certs(list(swapped.items())), one.link_cert, now)
+        for at in (0, 10, len(mine[kind]) // 2, -1):
+            spoiled = bytearray(mine[kind])
+            spoiled[at] ^= 1
+            changed = {**mine, kind: bytes(spoiled)}
+            with pytest.raises(ProtocolViolation):
+                certs.check_responder(certs.encode_certs(list(changed.items())),
+                                      one.link_cert, now)
+
+
+def test_unknown_extension_that_matters_is_refused(identities):
+    cert = bytearray(certs.encode_ed25519_cert(
+        certs.CertType.IDENTITY_SIGNING, 1, bytes(32), identities[0].ed25519, now=0,
+        name_signer=True))
+    certs.parse_ed25519_cert(bytes(cert))
+    cert[42] = 9  # ExtType
+    certs.parse_ed25519_cert(bytes(cert))
+    cert[43] = 1  # ExtFlags: affects validation
+    with pytest.raises(ProtocolViolation, match="not understood"):
+        certs.parse_ed25519_cert(bytes(cert))
+
+
+def test_identity_is_kept_for_its_owner_only(tmp_path, identities):
+    one = identities[0]
+    one.save(tmp_path / "keys")
+    again = RouterIdentity.load(tmp_path / "keys")
+    assert again.info("n", "127.0.0.1", 1) == one.info("n", "127.0.0.1", 1)
+    for file in (tmp_path / "keys").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with pytest.raises(TransportError):
+        RouterIdentity.load(tmp_path / "elsewhere")
+
+
+def test_router_info_round_trip(identities):
+    info = identities[0].info("relay", "127.0.0.1", 9001)
+    assert RouterInfo.from_dict(info.to_dict()) == info
+    assert info.rsa_fingerprint == identities[0].rsa_fingerprint
+    for broken in ({}, {**info.to_dict(), "ntor_key": "00"}, {**info.to_dict(), "port": 0}):
+        with pytest.raises(TransportError):
+            RouterInfo.from_dict(broken)
+
+
+# --- the handshake
+
+
+class _Pair:
+    def __init__(self, identity, target=None):
+        info = identity.info("r", "127.0.0.1", 1)
+        now = time.time()
+        self.a = LinkHandshake(Initiating(target or info.target, identity.link_cert), now=now)
+        self.b = LinkHandshake(Responding(identity), now=now)
+        self.to_a, self.to_b = CellParser(), CellParser()
+
+    def run(self):
+        self.to_b.feed(self.a.start())
+        self.to_a.feed(self.b.step(self.to_b))
+        self.to_b.feed(self.a.step(self.to_a))
+        self.b.step(self.to_b)
+
+
+def test_handshake(identities):
+    pair = _Pair(identities[0])
+    pair.run()
+    assert pair.a.done and pair.b.done and pair.a.version == pair.b.version == 5
+    assert pair.a.peer.ed25519_identity == identities[0].ed25519_identity
+    assert pair.b.peer is None, "who called has not said who it is"
+
+
+def test_client_tells_no_time_and_no_address(identities):
+    pair = _Pair(identities[0])
+    pair.to_b.feed(pair.a.start())
+    pair.to_a.feed(pair.b.step(pair.to_b))
+    pair.to_b.feed(pair.a.step(pair.to_a))
+    netinfo = pair.to_b.next_cell()
+    assert netinfo.command == Command.NETINFO
+    assert netinfo.body[:4] == bytes(4) and netinfo.body[4:11] == b"\4\4\x7f\0\0\1\0"
+
+
+@pytest.mark.parametrize("field", ["rsa_fingerprint", "ed25519_identity"])
+def test_another_router_is_not_accepted(identities, field):
+    info = identities[0].info("r", "127.0.0.1", 1)
+    wrong = RouterInfo(**{**{k: getattr(info, k) for k in RouterInfo.__dataclass_fields__},
+                          field: getattr(identities[1], field)})
+    pair = _Pair(identities[0], wrong.target)
+    with pytest.raises(ProtocolViolation) as caught:
+        pair.run()
+    assert caught.value.reason is DestroyReason.OR_IDENTITY
+
+
+def test_versions():
+    assert choose_version(b"\0\3\0\4\0\5\0\6") == 5
+    assert choose_version(b"\0\4") == 4
+    for body in (b"", b"\0\3", b"\0"):
+        with pytest.raises(ProtocolViolation):
+            choose_version(body)
+    assert encode_versions() == b"\0\0\7\0\4\0\4\0\5"
+
+
+@pytest.mark.parametrize("cell", [
+    encode_fixed(0, Command.NETINFO, b""),
+    encode_fixed(1, Command.CREATE2, b""),
+    encode_fixed(1, Command.RELAY, b""),
+    encode_variable(0, Command.AUTH_CHALLENGE, bytes(36)),
+    encode_variable(0, Command.VERSIONS, b"\0\5"),
+    encode_variable(7, Command.CERTS, b"\0"),
+])
+def test_nothing_else_belongs_between_versions_and_certs(identities, cell):
+    pair = _Pair(identities[0])
+    pair.a.start()
+    pair.to_a.feed(encode_versions() + cell)
+    with pytest.raises(ProtocolViolation):
+        pair.a.step(pair.to_a)
+
+
+def test_first_cell_must_be_versions_and_padding_is_bounded(identities):
+    pair = _Pair(identities[0])
+    pair.to_b.feed(b"\0\0" + bytes([Command.NETINFO]) + bytes(509))
+    with pytest.raises(ProtocolViolation):
+        pair.b.step(pair.to_b)
+    pair = _Pair(identities[0])
+    padding = encode_variable(0, Command.VPADDING, b"")
+    pair.to_b.feed(pair.a.start() + 32 * padding)
+    pair.b.step(pair.to_b)
+    pair.to_b.feed(padding)
+    with pytest.raises(ProtocolViolation, match="padding"):
+        pair.b.step(pair.to_b)
+
+
+def test_cross_certificate_is_pkcs1_without_digest_info(identities):
+    one = identities[0]
+    cross = certs.encode_cross_cert(one, 0)
+    digest = hashlib.sha256(b"Tor TLS RSA/Ed25519 cross-certificate" + cross[:36]).digest()
+    numbers = one.rsa.public_key().public_numbers()
+    block = pow(int.from_bytes(cross[37:], "big"), numbers.e, numbers.n).to_bytes(128, "big")
+    assert block == b"\0\1" + b"\xff" * (128 - 3 - 32) + b"\0" + digest
