@@ -53,7 +53,7 @@ class IssuerKey:
 
     x: int
     y: tuple[int, ...]
-    digit_key: int
+    digit_secret: int
     public: IssuerPublicKey
 
     def __repr__(self) -> str:
@@ -71,39 +71,39 @@ class IssuerKey:
     def generate(cls, curve: Backend | None = None) -> IssuerKey:
         """A fresh key (the paper's KeyGen for I)."""
         y = tuple(random_scalar() for _ in range(ATTRIBUTES))
-        return cls._derive(random_scalar(), y, _random_digit_key(), curve or backend())
+        return cls._derive(random_scalar(), y, _random_digit_secret(), curve or backend())
 
     @classmethod
-    def _derive(cls, x: int, y: tuple[int, ...], digit_key: int, curve: Backend) -> IssuerKey:
+    def _derive(cls, x: int, y: tuple[int, ...], digit_secret: int, curve: Backend) -> IssuerKey:
         public = IssuerPublicKey(
             curve=curve,
             x=curve.mul_g1(curve.g1, x),
             y=tuple(curve.mul_g1(curve.g1, scalar) for scalar in y),
             y_tilde=tuple(curve.mul_g2(curve.g2, scalar) for scalar in y[1:]),
-            digit_key=curve.mul_g2(curve.g2, digit_key),
+            digit_key=curve.mul_g2(curve.g2, digit_secret),
             digit_tokens=tuple(
-                curve.mul_g1(curve.g1, pow(digit_key + digit, -1, GROUP_ORDER))
+                curve.mul_g1(curve.g1, pow(digit_secret + digit, -1, GROUP_ORDER))
                 for digit in range(DIGIT_BASE)
             ),
         )
-        return cls(x, y, digit_key, public)
+        return cls(x, y, digit_secret, public)
 
     def encode(self) -> bytes:
         """x, y0..y4, s: 224 secret bytes."""
-        return b"".join(encode_scalar(value) for value in (self.x, *self.y, self.digit_key))
+        return b"".join(encode_scalar(value) for value in (self.x, *self.y, self.digit_secret))
 
     @classmethod
     def decode(cls, data: bytes, curve: Backend | None = None) -> IssuerKey:
         """Inverse of `encode`; recomputes the public part. CryptoError if malformed."""
         if len(data) != SECRET_KEY_BYTES:
             raise CryptoError(f"secret key: has {SECRET_KEY_BYTES} bytes, not {len(data)}")
-        x, *y, digit_key = (
+        x, *y, digit_secret = (
             decode_scalar(data[i : i + SCALAR_BYTES], "secret key")
             for i in range(0, SECRET_KEY_BYTES, SCALAR_BYTES)
         )
-        if not x or not all(y) or _makes_a_digit_token_fail(digit_key):
+        if not x or not all(y) or _makes_a_digit_token_fail(digit_secret):
             raise CryptoError("secret key: has a forbidden value")
-        return cls._derive(x, tuple(y), digit_key, curve or backend())
+        return cls._derive(x, tuple(y), digit_secret, curve or backend())
 
     def sign(self, *, tag: int, cid: int, nonce: int, wpk: int, balance: int) -> bytes:
         """A 192-byte token on messages in clear."""
@@ -205,12 +205,12 @@ def unblind(
     return reply[:G2_BYTES] + curve.encode_g2(sigma2)
 
 
-def _makes_a_digit_token_fail(digit_key: int) -> bool:
-    return digit_key == 0 or digit_key > GROUP_ORDER - DIGIT_BASE
+def _makes_a_digit_token_fail(digit_secret: int) -> bool:
+    return digit_secret == 0 or digit_secret > GROUP_ORDER - DIGIT_BASE
 
 
-def _random_digit_key() -> int:
+def _random_digit_secret() -> int:
     while True:
-        digit_key = random_scalar()
-        if not _makes_a_digit_token_fail(digit_key):
-            return digit_key
+        digit_secret = random_scalar()
+        if not _makes_a_digit_token_fail(digit_secret):
+            return digit_secret

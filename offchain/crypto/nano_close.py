@@ -56,8 +56,7 @@ def _transcript(
 ) -> Transcript:
     if abs(adjustment) >= BALANCE_LIMIT:
         raise CryptoError("adjustment: outside (-2**32, 2**32)")
-    if k < 0:
-        raise CryptoError("k: negative")
+    check_amount(k, "k")
     transcript = Transcript("Nano-Close", "request", role, ctx)
     transcript.public("terms", terms_hash)
     transcript.public("k", k)

@@ -45,11 +45,11 @@ class SetupSecrets(SpendSecrets):
 
 
 def _relation(
-    bases: Bases, points: SpendPoints, digits: tuple[G1, ...], cost: int, digit_key: int = 0
+    bases: Bases, points: SpendPoints, digits: tuple[G1, ...], cost: int, digit_secret: int = 0
 ) -> list[sigma.AnyEquation]:
     remainder = range_proof.value(_REMAINDER)
     spend = spend_equations(bases, points, balance=remainder + cost, saturated=remainder)
-    return [*spend, *range_proof.equations(bases, _REMAINDER, digits, digit_key)]
+    return [*spend, *range_proof.equations(bases, _REMAINDER, digits, digit_secret)]
 
 
 def _transcript(
@@ -118,6 +118,6 @@ def verify_nano_setup(
     encoded = proof[:RANGE_BYTES]
     digits = range_proof.decode_digits(bases, _REMAINDER, encoded)
     transcript = _transcript(ctx, statement, encoded, tag, nonce, terms, nwpk)
-    equations = _relation(bases, points, digits, cost, issuer.digit_key)
+    equations = _relation(bases, points, digits, cost, issuer.digit_secret)
     sigma.verify(transcript, equations, proof[RANGE_BYTES:])
     check_token(issuer, statement, points, tag, nonce)

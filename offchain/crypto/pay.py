@@ -156,15 +156,15 @@ def _payer_relation(
     rest_digits: tuple[G1, ...],
     amount_digits: tuple[G1, ...],
     pay_fee: int,
-    digit_key: int = 0,
+    digit_secret: int = 0,
 ) -> list[sigma.AnyEquation]:
     rest, amount = range_proof.value(_NEW_BALANCE), range_proof.value(_AMOUNT)
     return [
         *_leg_equations(
             bases, points, balance=rest + amount + pay_fee, amount=amount, new_balance=rest
         ),
-        *range_proof.equations(bases, _NEW_BALANCE, rest_digits, digit_key),
-        *range_proof.equations(bases, _AMOUNT, amount_digits, digit_key),
+        *range_proof.equations(bases, _NEW_BALANCE, rest_digits, digit_secret),
+        *range_proof.equations(bases, _AMOUNT, amount_digits, digit_secret),
     ]
 
 
@@ -290,7 +290,7 @@ def verify_pay_payer(
     amount_digits = range_proof.decode_digits(bases, _AMOUNT, ranges[RANGE_BYTES:])
     transcript = _transcript(ctx, "payer", statement, publics, ranges)
     equations = _payer_relation(
-        bases, points, rest_digits, amount_digits, pay_fee, issuer.digit_key
+        bases, points, rest_digits, amount_digits, pay_fee, issuer.digit_secret
     )
     sigma.verify(transcript, equations, rest)
     possession.check(issuer, statement.sigma, points.k, publics.token_messages())

@@ -71,14 +71,14 @@ def decode_digits(bases: Bases, name: str, encoded: bytes) -> tuple[G1, ...]:
 
 
 def equations(
-    bases: Bases, name: str, points: tuple[G1, ...], digit_key: int = 0
+    bases: Bases, name: str, points: tuple[G1, ...], digit_secret: int = 0
 ) -> list[Equation[G1]]:
     """One equation per digit. The verifier gives s; the prover never looks at the images."""
     result = []
     for j, point in enumerate(points):
         base = Base(point)
         terms = ((bases.g1, secret(_blinding(name, j))), (base, -secret(_digit(name, j))))
-        result.append(Equation(bases.group1, base, terms, image_power=digit_key))
+        result.append(Equation(bases.group1, base, terms, image_power=digit_secret))
     return result
 
 

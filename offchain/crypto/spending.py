@@ -132,6 +132,8 @@ def absorb_spend(
     check_identifier(tag, "tag")
     check_nonce(nonce, "nonce")
     check_identifier(nwpk, "nwpk")
+    check_amount(terms.price, "price")
+    check_amount(terms.delta_r, "delta_r")
     transcript.public("tag", tag)
     transcript.public("nonce", nonce)
     transcript.public("terms", terms.hash())

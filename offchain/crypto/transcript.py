@@ -26,19 +26,22 @@ def _item(name: str, data: bytes) -> bytes:
 class Transcript:
     """Grows by `public` and `element`; `challenge` then closes it over the announcements."""
 
-    def __init__(self, protocol: str, step: str, role: Role | None, ctx: bytes) -> None:
+    def __init__(self, protocol: str, step: str, role: Role, ctx: bytes) -> None:
         if len(ctx) != CTX_BYTES:
             raise CryptoError(f"ctx: has {CTX_BYTES} bytes, this one has {len(ctx)}")
         self._items = [
             _item("label", _LABEL),
             _item("protocol", protocol.encode()),
             _item("step", step.encode()),
-            _item("role", bytes([int(role)]) if role is not None else b""),
+            _item("role", bytes([int(role)])),
             _item("ctx", ctx),
         ]
 
     def public(self, name: str, value: int | bytes) -> None:
-        """Adds a public value; integers as 32 bytes, negative ones in two's complement."""
+        """Adds a public value; integers as 32 bytes, negative ones in two's complement.
+
+        No relation has a public value of 2**255 or more, so the two never meet.
+        """
         if isinstance(value, int):
             value = value.to_bytes(32, "big", signed=value < 0)
         self._items.append(_item(name, value))
