@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..crypto.ecdsa import address_of
 from . import guard, nano_close, nano_establish, nano_pay, nano_setup, pay, wallet as wallets
 from .end_user import Duty, EndUserMachine
 from .errors import ProtocolError
@@ -24,11 +25,12 @@ from .wallet import EndUser, Paying
 
 
 class Client(EndUserMachine):
-    """One client's machine; `account_key` signs vouchers for its guards."""
+    """One client's machine; `guard_key` owns its direct channels and signs their vouchers."""
 
-    def __init__(self, user: EndUser, account_key: bytes) -> None:
+    def __init__(self, user: EndUser, guard_key: bytes) -> None:
         super().__init__(user)
-        self._account_key = account_key
+        self._guard_key = guard_key
+        self.guard_account = address_of(guard_key)
 
     # --- Sessions
 
@@ -95,12 +97,16 @@ class Client(EndUserMachine):
 
     def guard_voucher(self, records: Records, channel: bytes) -> Outbox:
         """Send the voucher of the current chain."""
-        return guard.voucher(records, self._account_key, self.user.domain, channel)
+        return guard.voucher(records, self._guard_key, self.user.domain, channel)
 
     def guard_roll_over(self, records: Records, moment: Moment, channel: bytes) -> Outbox:
         """Replace a used-up chain and send its voucher."""
         guard.roll_over(records, moment, channel)
         return self.guard_voucher(records, channel)
+
+    def close_guard(self, records: Records, channel: bytes) -> Outbox:
+        """Ask the ledger for the rest of a direct channel."""
+        return guard.request_close(records, channel)
 
     # --- Dispatch
 
@@ -186,8 +192,7 @@ class Client(EndUserMachine):
         """See `EndUserMachine.on_ledger`; a client also follows its guard channels."""
         match event:
             case GuardOpened():
-                outbox = guard.on_opened_client(records, moment, self.user.account, event)
-                return outbox + (self.guard_voucher(records, event.channel) if outbox else [])
+                return guard.on_opened_client(records, moment, self.guard_account, event)
             case GuardCloseRequested():
                 set_deadline(records, event.deadline + 1, Duty.GUARD, event.channel)
                 return guard.on_close_requested(records, event)

@@ -12,7 +12,6 @@ from enum import IntEnum
 from typing import Any
 
 from . import cash_out, establish, wallet as wallets
-from .codec import decode
 from .errors import ProtocolError, RefusalCode
 from .ledger import (
     CloseRequested, Funded, GroupClosed, LedgerEvent, Opened, Reclaimed, RefundPosted, Refuted,

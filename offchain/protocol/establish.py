@@ -21,7 +21,7 @@ from ..crypto.proofs import TokenRequest
 from ..crypto.opening import prove_opening, verify_opening
 from . import wallet as wallets
 from .answering import Answer, Intermediary
-from .codec import B20, B32, G2, U8, U16, U64, U248
+from .codec import B20, B32, G2, U16, U64, U248
 from .errors import ProtocolError, RefusalCode, Refused
 from .ledger import Fund, Funded, Open, Opened, Reclaim, Reclaimed
 from .messages import (
@@ -246,7 +246,8 @@ def answer_group(records: Records, me: Intermediary, moment: Moment, message: Gr
     if not 1 <= message.count <= MAX_GROUP_SIZE or message.deposit > limit:
         raise Refused(RefusalCode.ESCROW, f"count {message.count} or deposit {message.deposit} "
                                           "is out of range")
-    allowed = min(limit, me.max_fund) if message.role is Role.RELAY else 0
+    # A client's wallet needs room above its deposit to receive hidden payments.
+    allowed = min(limit, me.max_fund)
     if message.fund > allowed:
         raise Refused(RefusalCode.ESCROW, f"a fund of {message.fund} is more than {allowed}")
     rho_i = secrets.token_bytes(32)

@@ -15,7 +15,7 @@ from monetor_chain.statements import CHECKPOINT_STRIDE, typed_digest, voucher_st
 from ..crypto.ecdsa import recover, sign
 from ..crypto.errors import CryptoError
 from ..crypto.hash_chain import HashChain
-from .codec import B20, B32, U32, U64, Ecdsa
+from .codec import B20, B32, U32, U64
 from .errors import ProtocolError
 from .ledger import (
     ClaimGuard, CloseGuard, GuardClaimed, GuardClosed, GuardCloseRequested, GuardOpened, OpenGuard,

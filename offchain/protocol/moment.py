@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from monetor_chain.parameters import NetworkParameters
 
-from .codec import U32, U64
+from .codec import U64
 from .records import Records, Table, record
 
 _TIP = b"tip"

@@ -33,7 +33,7 @@ from .records import Records, Table
 from .sessions import (
     ClientPhase, Leg, Phase, RelayPhase, Session, client_session, relay_session, session,
 )
-from .wallet import Closing, EndUser, EndUserSession, InSession, Next, Proved, Renewing, proved
+from .wallet import Closing, EndUser, EndUserSession, Next, Proved, Renewing, proved
 
 
 def client_balance(saturated: int, terms: Terms, k: int) -> int:

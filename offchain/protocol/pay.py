@@ -25,7 +25,7 @@ from ..crypto.proofs import TokenRequest
 from ..crypto.reissue import prove_reissue, verify_reissue
 from . import answering, wallet as wallets
 from .answering import Answer, Intermediary
-from .codec import B32, G1, G2, U8, U64, U248, Scalar
+from .codec import G1, G2, U8, U64, U248, Scalar
 from .errors import ProtocolError, RefusalCode, Refused
 from .establish import group_of, refund_token, wallet_token
 from .messages import (

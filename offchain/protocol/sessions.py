@@ -17,7 +17,7 @@ from ..crypto.encoding import evm_g1
 from ..crypto.errors import CryptoError
 from monetor_chain.statements import Role, keccak256, nano_refund_struct, typed_digest
 
-from .codec import B32, G1, U8, U32, U64, U248, Path, Scalar
+from .codec import B32, G1, U8, U32, U248
 from .errors import ProtocolError, RefusalCode, Refused
 from .messages import Terms
 from .records import Records, Table, key248, record

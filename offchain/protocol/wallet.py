@@ -9,13 +9,13 @@ a secret is revealed only once the claim that replaces it is stored.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from monetor_chain.statements import Role, lock_of
 
 from ..crypto.issuer import IssuerPublicKey, rerandomise
-from .codec import B32, U16, U32, U64, U248, G2, Ecdsa, Path, Proof, Scalar, Token
+from .codec import B32, U32, U64, U248, Ecdsa, Path, Scalar, Token
 from .ledger import LedgerCall, NanoRefund, Refund, RefundConditional
 from .errors import ProtocolError
 from .messages import Terms

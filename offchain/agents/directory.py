@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The authority: which routers there are, what they are paid through, and for which prices.
+
+Routers publish themselves by HTTP; the authority answers with a signed consensus that carries the
+network's parameters as it reads them from the ledger. The documents are JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from monetor_chain.errors import ChainError
+
+from ..crypto.errors import CryptoError
+from ..crypto.issuer import IssuerPublicKey
+from ..transport.errors import TransportError
+from ..transport.identity import RouterInfo
+from .place import AgentPlace, ChainAccess
+from .tasks import Tasks
+
+MAX_DOCUMENT = 256 * 1024
+"""Largest document in bytes that an authority takes or a client reads for one router."""
+MAX_ROUTERS = 10_000
+
+
+class DirectoryError(Exception):
+    """The directory cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """One router of the consensus and what it does."""
+
+    info: RouterInfo
+    guard: bool
+    exit: bool
+    intermediary: bool
+    account: bytes
+    """A relay's or intermediary's ledger account, 20 bytes."""
+    key_hash: bytes
+    """The intermediary's registered key; for a relay, that of the intermediary it is paid by."""
+    issuer: IssuerPublicKey | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A form that JSON can hold."""
+        return {
+            "router": self.info.to_dict(), "guard": self.guard, "exit": self.exit,
+            "intermediary": self.intermediary, "account": self.account.hex(),
+            "key_hash": self.key_hash.hex(),
+            "issuer": self.issuer.encode().hex() if self.issuer else "",
+        }
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Router:
+        """The inverse; `DirectoryError` names what is missing or malformed."""
+        try:
+            issuer = str(data["issuer"])
+            found = cls(
+                RouterInfo.from_dict(data["router"]), bool(data["guard"]), bool(data["exit"]),
+                bool(data["intermediary"]), bytes.fromhex(data["account"]),
+                bytes.fromhex(data["key_hash"]),
+                IssuerPublicKey.decode(bytes.fromhex(issuer)) if issuer else None)
+        except (KeyError, TypeError, ValueError, CryptoError, TransportError) as error:
+            raise DirectoryError(f"a router's entry is malformed: {error}") from error
+        if len(found.account) != 20 or len(found.key_hash) != 32:
+            raise DirectoryError("a router's entry has an account or key hash of the wrong length")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Consensus:
+    """What the authority vouches for at one time."""
+
+    routers: tuple[Router, ...]
+    cells_per_payment: int
+    initial_credit: int
+
+    def relays(self) -> tuple[Router, ...]:
+        """Routers that carry circuits, intermediaries left out."""
+        return tuple(one for one in self.routers if not one.intermediary)
+
+    def intermediaries(self) -> tuple[Router, ...]:
+        """Routers that end circuits for payments."""
+        return tuple(one for one in self.routers if one.intermediary)
+
+
+class Authority:
+    """Serves the directory on `place.host`; start it before anybody who publishes."""
+
+    def __init__(self, place: AgentPlace, name: str = "authority") -> None:
+        self._place = place
+        self._routers: dict[bytes, tuple[Router, dict[str, Any]]] = {}
+        self._runner: web.AppRunner | None = None
+        self._access: ChainAccess | None = None
+        self._tasks = Tasks(name)
+        key = place.secret("authority.key",
+                           lambda: Ed25519PrivateKey.generate().private_bytes_raw())
+        self._key = Ed25519PrivateKey.from_private_bytes(key)
+        self.url = ""
+
+    @property
+    def identity(self) -> bytes:
+        """The Ed25519 public key that signs the consensus."""
+        return self._key.public_key().public_bytes_raw()
+
+    async def start(self) -> None:
+        """Connect to the chain and listen; `OSError` if the port is taken."""
+        self._access = await ChainAccess.open(self._place)
+        app = web.Application(client_max_size=MAX_DOCUMENT)
+        app.router.add_post("/router", self._publish)
+        app.router.add_get("/consensus", self._consensus)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._place.host, self._place.port)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        self.url = f"http://{self._place.host}:{port}"
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._access is not None:
+            await self._access.chain.close()
+        await self._tasks.stop()
+
+    async def _publish(self, request: web.Request) -> web.Response:
+        try:
+            data = json.loads(await request.read())
+            router = Router.from_dict(data)
+        except (ValueError, DirectoryError) as error:
+            return web.Response(status=400, text=str(error))
+        if len(self._routers) >= MAX_ROUTERS:
+            return web.Response(status=503, text="the directory is full")
+        self._routers[router.info.ed25519_identity] = (router, data)
+        return web.Response(text="published")
+
+    async def _consensus(self, request: web.Request) -> web.Response:
+        assert self._access is not None, "the authority is started"
+        try:
+            parameters = await self._access.contracts.consensus.parameters()
+        except ChainError as error:
+            return web.Response(status=503, text=f"the ledger does not answer: {error}")
+        body = json.dumps({
+            "valid_after": int(time.time()),
+            "ledger": self._access.deployment.ledger,
+            "cells_per_payment": parameters.cells_per_payment,
+            "initial_credit": parameters.initial_credit,
+            "routers": [data for _, data in self._routers.values()],
+        }, sort_keys=True)
+        return web.json_response({"body": body, "identity": self.identity.hex(),
+                                  "signature": self._key.sign(body.encode()).hex()})
+
+
+async def publish(url: str, router: Router) -> None:
+    """Tell the authority of a router; `DirectoryError` if it does not take it."""
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session, \
+                session.post(f"{url}/router", json=router.to_dict()) as response:
+            if response.status != 200:
+                raise DirectoryError(f"the directory refuses {router.info.nickname}: "
+                                     f"{await response.text()}")
+    except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+        raise DirectoryError(f"the directory at {url} does not answer: {error}") from error
+
+
+async def fetch_consensus(url: str, identity: bytes | None = None) -> Consensus:
+    """The authority's consensus, its signature checked (against `identity` if it is known)."""
+    try:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session, \
+                session.get(f"{url}/consensus") as response:
+            if response.status != 200:
+                raise DirectoryError(f"the directory has no consensus: {await response.text()}")
+            document = await response.json()
+    except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+        raise DirectoryError(f"the directory at {url} does not answer: {error}") from error
+    try:
+        signer = bytes.fromhex(document["identity"])
+        body = document["body"]
+        Ed25519PublicKey.from_public_bytes(signer).verify(
+            bytes.fromhex(document["signature"]), body.encode())
+        data = json.loads(body)
+        routers = tuple(Router.from_dict(one) for one in data["routers"])
+        cells, credit = int(data["cells_per_payment"]), int(data["initial_credit"])
+    except (KeyError, TypeError, ValueError, InvalidSignature) as error:
+        raise DirectoryError(f"the consensus is malformed or badly signed: {error}") from error
+    if identity is not None and signer != identity:
+        raise DirectoryError("the consensus is signed by another authority")
+    return Consensus(routers, cells, credit)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The intermediary as a running agent: an onion router that answers payment messages."""
+
+from __future__ import annotations
+
+import structlog
+
+from monetor_chain.bindings.ledger import LedgerEvents
+from monetor_chain.sender import Sender
+
+from ..crypto.ecdsa import address_of
+from ..crypto.issuer import IssuerKey
+from ..protocol.answering import Intermediary
+from ..protocol.errors import ProtocolError
+from ..protocol.intermediary import IntermediaryMachine
+from ..store import Store
+from ..transport.errors import TransportError
+from ..transport.relay_circuit import RouterCircuit
+from ..transport.router import OnionRouter
+from .directory import Router, publish
+from .engine import Engine
+from .ledger_port import LedgerPort
+from .place import AgentPlace, ChainAccess
+
+
+class IntermediaryAgent:
+    """Registers its key once, keeps a vault, and answers whoever asks over a circuit.
+
+    `vault` is how many base units the vault is filled up to at start.
+    """
+
+    def __init__(self, place: AgentPlace, account_key: bytes, *, vault: int,
+                 nickname: str = "intermediary") -> None:
+        self.nickname = nickname
+        self.account = address_of(account_key)
+        self._place = place
+        self._key = account_key
+        self._vault = vault
+        self._log = structlog.get_logger(nickname)
+        self.engine: Engine
+        self.access: ChainAccess
+        self.sender: Sender
+        self._router: OnionRouter
+
+    async def start(self) -> None:
+        """Come up; safe to repeat after a crash."""
+        issuer = IssuerKey.decode(self._place.secret(
+            "issuer.key", lambda: IssuerKey.generate().encode()))
+        access = self.access = await ChainAccess.open(self._place)
+        ledger = access.contracts.ledger
+        self.sender = Sender(access.chain, self._key)
+        key_hash = issuer.public.key_hash()
+        if await ledger.intermediary(key_hash) is None:
+            await ledger.register_key(self.sender, issuer.public.evm_encoding(),
+                                      issuer.public.rest_hash())
+        await self._fill_vault()
+        machine = self._machine(Intermediary(issuer, self._key, self.account, key_hash,
+                                             access.ctx(key_hash), access.domain))
+        store = Store(self._place.folder / "store.sqlite", access.network, "intermediary")
+        self.engine = Engine(
+            self.nickname, store, machine, chain=access.chain,
+            consensus=access.contracts.consensus, events=LedgerEvents(ledger),
+            port=LedgerPort(ledger, access.contracts.token, self.sender, self._key, issuer.public),
+            first_block=access.deployment.block)
+        await self.engine.start()
+        identity = self._place.router_identity()
+        self._router = OnionRouter(identity, hooks=self)
+        port = await self._router.start(self._place.host, self._place.port)
+        await publish(self._place.directory_url, Router(
+            identity.info(self.nickname, self._place.host, port), guard=False, exit=False,
+            intermediary=True, account=self.account, key_hash=key_hash, issuer=issuer.public))
+
+    def _machine(self, me: Intermediary) -> IntermediaryMachine:
+        return IntermediaryMachine(me)
+
+    async def _fill_vault(self) -> None:
+        ledger, token = self.access.contracts.ledger, self.access.contracts.token
+        missing = self._vault - await ledger.vault(self.account)
+        if missing > 0:
+            await token.approve(self.sender, ledger.address, missing)
+            await ledger.deposit_vault(self.sender, missing)
+
+    async def stop(self) -> None:
+        """Stop serving; everything answered is on disk."""
+        await self._router.stop()
+        await self.engine.stop()
+        await self.access.chain.close()
+
+    # --- RouterHooks
+
+    def circuit_opened(self, circuit: RouterCircuit) -> None:
+        """See `RouterHooks`."""
+
+    def circuit_closed(self, circuit: RouterCircuit) -> None:
+        """See `RouterHooks`."""
+
+    def cells_passed(self, circuit: RouterCircuit, count: int) -> None:
+        """See `RouterHooks`."""
+
+    def payment_received(self, circuit: RouterCircuit, pcmd: int, payload: bytes, *,
+                         link: bool) -> None:
+        """Answer one request in one transaction; a refused one leaves no trace."""
+        machine = self.engine.machine
+        try:
+            reply = self.engine.step(lambda records, moment, outbox: self._answer(
+                machine.handle(records, moment, pcmd, payload), outbox))
+        except ProtocolError as error:
+            self._log.info("refused", pcmd=pcmd, reason=str(error))
+            reply = machine.refusal(error, pcmd)
+        try:
+            circuit.send_payment(*reply)
+        except TransportError as error:
+            # The reply is stored; whoever asked asks again on another circuit.
+            self._log.info("a reply found no circuit", error=str(error))
+
+    @staticmethod
+    def _answer(handled: tuple[tuple[int, bytes], list[object]], outbox: list[object]
+                ) -> tuple[int, bytes]:
+        reply, items = handled
+        outbox.extend(items)
+        return reply

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Where an agent lives and whom it reaches: its folder, its keys, the chain, the directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from monetor_chain.chain import Chain
+from monetor_chain.deployment import Contracts, Deployment, attach, bind
+from monetor_chain.statements import context, domain_separator
+
+from ..transport.identity import RouterIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class AgentPlace:
+    """`folder` is the agent's own; `deployments` holds the records of deployed contracts.
+
+    `host` is the address that its sockets listen on, `port` that of its router (0: any).
+    """
+
+    folder: Path
+    chain_url: str
+    deployments: Path
+    directory_url: str = ""
+    host: str = "127.0.0.1"
+    port: int = 0
+
+    def router_identity(self) -> RouterIdentity:
+        """The router keys in this folder, made on first use."""
+        keys = self.folder / "router"
+        if keys.exists():
+            return RouterIdentity.load(keys)
+        identity = RouterIdentity.generate()
+        identity.save(keys)
+        return identity
+
+    def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """A secret kept in this folder with mode 0600, made on first use."""
+        path = self.folder / name
+        if path.exists():
+            return path.read_bytes()
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        secret = make()
+        partial = path.with_suffix(".partial")
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(secret)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        return secret
+
+
+@dataclass(frozen=True, slots=True)
+class ChainAccess:
+    """An agent's own connection to the chain and the contracts on it."""
+
+    chain: Chain
+    deployment: Deployment
+    contracts: Contracts
+
+    @classmethod
+    async def open(cls, place: AgentPlace) -> ChainAccess:
+        """Connect; `ChainError` if the chain or the deployment is not there."""
+        chain = await Chain.connect(place.chain_url)
+        deployment = await attach(chain, place.deployments)
+        return cls(chain, deployment, bind(chain, deployment))
+
+    def ctx(self, key_hash: bytes) -> bytes:
+        """The context of (chain, ledger, intermediary's key)."""
+        return context(self.chain.chain_id, self.deployment.ledger, key_hash)
+
+    @property
+    def domain(self) -> bytes:
+        """The ledger's EIP-712 domain separator."""
+        return domain_separator(self.chain.chain_id, self.deployment.ledger)
+
+    @property
+    def network(self) -> bytes:
+        """What a store is bound to: this chain and this ledger."""
+        return context(self.chain.chain_id, self.deployment.ledger, bytes(32))
+
+
+def raw_address(address: str | bytes) -> bytes:
+    """20 bytes of an address in hex or raw."""
+    return bytes.fromhex(address.removeprefix("0x")) if isinstance(address, str) else address
+
+

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A relay as a running agent: it forwards cells, keeps credit, and is paid."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+from monetor_chain.sender import Sender
+from monetor_chain.statements import Role
+
+from ..crypto.ecdsa import address_of, generate_private_key
+from ..policy.credit import Credit
+from ..protocol import guard
+from ..protocol.errors import ProtocolError, RefusalCode
+from ..protocol.messages import (
+    GuardPayment, GuardQuery, GuardVoucher, NanoAccepted, NanoOffer, NanoPayment, Refusal, pack, unpack,
+)
+from ..protocol.outbox import Tell
+from ..protocol.records import Records, Table
+from ..protocol.relay import Relay
+from ..protocol.sessions import RelayPhase, RelaySession, relay_session
+from ..protocol.wallet import EndUser
+from ..transport.errors import TransportError
+from ..transport.exit_policy import ExitPolicy
+from ..transport.relay_circuit import RouterCircuit
+from ..transport.router import OnionRouter
+from .directory import Router, publish
+from .end_user import HOPS_BETWEEN, EndUserAgent
+from .place import AgentPlace
+
+MAX_SESSIONS = 4
+"""Sessions that one circuit may have at a time; a client needs two while one succeeds another."""
+
+
+@dataclass(slots=True)
+class ServedCircuit:
+    """A circuit with its credit and what pays for it: sessions, oldest first, or a channel."""
+
+    circuit: RouterCircuit
+    credit: Credit
+    sessions: list[bytes] = field(default_factory=list)
+    channel: bytes = b""
+
+    def update(self) -> None:
+        """Premium while something pays and the credit is positive."""
+        self.circuit.premium = bool(self.sessions or self.channel) and self.credit.premium
+
+
+class RelayAgent(EndUserAgent):
+    """One relay. `deposit`, `fund` (base units) and `channels` describe its channel group."""
+
+    role = Role.RELAY
+
+    def __init__(self, place: AgentPlace, account_key: bytes, *, nickname: str,
+                 is_guard: bool = False, is_exit: bool = False, deposit: int = 0,
+                 fund: int = 100_000, channels: int = 4,
+                 exit_policy: ExitPolicy | None = None) -> None:
+        super().__init__(place, account_key, nickname)
+        self._is_guard = is_guard
+        self._is_exit = is_exit
+        self._deposit, self._fund, self._channels = deposit, fund, channels
+        self._exit_policy = exit_policy or ExitPolicy.loopback_only()
+        self._served: dict[int, ServedCircuit] = {}
+        self._circuit_of: dict[bytes, tuple[RouterCircuit, bool]] = {}
+        self._router: OnionRouter
+
+    def _machine(self, user: EndUser) -> Relay:
+        return Relay(user)
+
+    @property
+    def machine(self) -> Relay:
+        """The relay's protocol machine."""
+        found: Relay = self.engine.machine
+        return found
+
+    # --- Life
+
+    async def start(self) -> None:
+        """Come up: listen, publish, and have channels at the intermediary."""
+        await self._come_up()
+        await self.engine.start()
+        identity = self.place.router_identity()
+        self._router = OnionRouter(
+            identity, hooks=self, exit_policy=self._exit_policy if self._is_exit else None)
+        port = await self._router.start(self.place.host, self.place.port)
+        info = identity.info(self.nickname, self.place.host, port)
+        self._own = info.ed25519_identity
+        await publish(self.place.directory_url, Router(
+            info, guard=self._is_guard, exit=self._is_exit, intermediary=False,
+            account=self.account, key_hash=self.intermediary.key_hash))
+
+    async def prepare(self) -> None:
+        """Have channels at the intermediary: wait for other relays, then open a group once."""
+        await self.wait_for_relays(
+            lambda consensus: len(consensus.relays()) > HOPS_BETWEEN, "two other relays")
+        if not self.groups():
+            await self.open_channels(deposit=self._deposit, fund=self._fund, count=self._channels)
+
+    async def stop(self) -> None:
+        """Stop serving; sessions stay on disk."""
+        await self._router.stop()
+        await super().stop()
+
+    # --- RouterHooks
+
+    def circuit_opened(self, circuit: RouterCircuit) -> None:
+        """A circuit starts with the initial credit."""
+        self._served[circuit.id] = ServedCircuit(circuit, Credit(
+            self.consensus.cells_per_payment, self.consensus.initial_credit))
+
+    def circuit_closed(self, circuit: RouterCircuit) -> None:
+        """Sessions end with their circuit."""
+        served = self._served.pop(circuit.id, None)
+        for terms_hash in served.sessions if served else ():
+            self._circuit_of.pop(terms_hash, None)
+            self._close(terms_hash)
+        if served and served.channel:
+            self._circuit_of.pop(served.channel, None)
+
+    def cells_passed(self, circuit: RouterCircuit, count: int) -> None:
+        """Every relay cell costs one of credit."""
+        served = self._served.get(circuit.id)
+        if served is not None:
+            served.credit.passed(count)
+            served.update()
+
+    def payment_received(self, circuit: RouterCircuit, pcmd: int, payload: bytes, *,
+                         link: bool) -> None:
+        """A message of the circuit's client; a bad one is refused and changes nothing."""
+        served = self._served.get(circuit.id)
+        if served is None:
+            return
+        try:
+            self._handle(served, unpack(pcmd, payload), link)
+        except ProtocolError as error:
+            self._log.info("refused", pcmd=pcmd, reason=str(error))
+            self._send(circuit, *pack(Refusal(RefusalCode.STATE, pcmd & 0xFF)), link)
+
+    def _handle(self, served: ServedCircuit, message: object, link: bool) -> None:
+        match message:
+            case NanoPayment():
+                self._on_payment(served, message)
+            case NanoOffer():
+                self._on_offer(served, message, link)
+            case GuardPayment() if served.channel:
+                self.engine.step(lambda records, moment, outbox: (
+                    self.machine.on_guard_payment(records, moment, served.channel, message),
+                    records.count("guard-received")))
+                served.credit.paid()
+                served.update()
+            case GuardQuery() if self._is_guard:
+                self._on_guard_query(served, link)
+            case GuardVoucher() if self._is_guard:
+                self._circuit_of[message.channel] = (served.circuit, link)
+                self.engine.do(lambda records, moment: self.machine.on_voucher(
+                    records, moment, message))
+                served.channel = message.channel
+                served.update()
+            case _:
+                raise ProtocolError(f"a {type(message).__name__} is not expected here")
+
+    def _on_offer(self, served: ServedCircuit, message: NanoOffer, link: bool) -> None:
+        if len(served.sessions) >= MAX_SESSIONS:
+            raise ProtocolError("the circuit has too many sessions")
+        terms_hash = message.terms.nano_terms().hash()
+        if terms_hash in self._circuit_of:
+            raise ProtocolError("the session is on another circuit")
+        self._circuit_of[terms_hash] = (served.circuit, link)
+        try:
+            self.engine.do(lambda records, moment: self.machine.on_offer(
+                records, moment, message)[1])
+        except ProtocolError:
+            del self._circuit_of[terms_hash]
+            raise
+        served.sessions.append(terms_hash)
+        served.update()
+
+    def _on_payment(self, served: ServedCircuit, message: NanoPayment) -> None:
+        problem: ProtocolError = ProtocolError("no session of the circuit takes payments")
+        for terms_hash in served.sessions:
+            try:
+                best = self.engine.step(lambda records, moment, outbox, terms_hash=terms_hash: (
+                    self.machine.on_payment(records, moment, terms_hash, message),
+                    records.count("received"))[0])
+            except ProtocolError as error:
+                problem = error
+                continue
+            served.credit.paid()
+            served.update()
+            if best.k == relay_session(self.records(), terms_hash).session.terms.n:
+                served.sessions.remove(terms_hash)
+                self._close(terms_hash)
+            return
+        raise problem
+
+    def _on_guard_query(self, served: ServedCircuit, link: bool) -> None:
+        key = generate_private_key()
+        session = secrets.token_bytes(32)
+        self._circuit_of[session] = (served.circuit, link)
+        self.engine.do(lambda records, moment: self.machine.name_payout(
+            records, session, address_of(key), key))
+        del self._circuit_of[session]
+
+    def _tell(self, item: Tell) -> None:
+        found = self._circuit_of.get(item.session)
+        if found is not None:
+            self._send(found[0], item.pcmd, item.payload, found[1])
+        elif item.pcmd == NanoAccepted.PCMD:
+            self._close(item.session)  # the circuit ended while the session was established
+
+    def _send(self, circuit: RouterCircuit, pcmd: int, payload: bytes, link: bool) -> None:
+        try:
+            circuit.send_payment(pcmd, payload, link)
+        except TransportError as error:
+            self._log.info("a message found no circuit", error=str(error))
+
+    # --- Closing
+
+    def _close(self, terms_hash: bytes) -> None:
+        if isinstance(self.records().get(Table.SESSION, terms_hash), RelaySession):
+            self.engine.do(lambda records, moment: self.machine.nano_close(records, terms_hash))
+
+    async def close_sessions(self, timeout: float = 120) -> None:
+        """Close every session and wait until all are closed, off chain or on it."""
+        for terms_hash in self.machine.active_sessions(self.records()):
+            self._close(terms_hash)
+        await self.engine.until(lambda records: not open_sessions(records), timeout,
+                                "close of every session")
+
+    async def claim_guards(self, timeout: float = 120) -> None:
+        """Claim on every direct channel, and wait for the ledger."""
+        def earning(records: Records) -> list[guard.EarningGuard]:
+            return [one for key, one in records.scan(Table.GUARD)
+                    if isinstance(one, guard.EarningGuard) and not key.startswith(b"closed:")]
+
+        for one in earning(self.records()):
+            self.engine.do(lambda records, moment, one=one: self.machine.claim_guard(
+                records, one.channel))
+        await self.engine.until(
+            lambda records: all(guard.owed(one) <= one.claimed for one in earning(records)),
+            timeout, "guard claims")
+
+    def payouts(self) -> list[tuple[bytes, bytes]]:
+        """(address, key) of every payout address that has a direct channel."""
+        return [(one.payout, key) for _, one in self.records().scan(Table.GUARD)
+                if isinstance(one, guard.EarningGuard)
+                and (key := guard.payout_key(self.records(), one.payout)) is not None]
+
+    async def withdraw(self) -> int:
+        """Withdraw this account's credit, and that of every payout address that has gas."""
+        total = await super().withdraw()
+        ledger = self.access.contracts.ledger
+        for payout, key in self.payouts():
+            amount = await ledger.credit(payout)
+            if amount and await self.access.chain.wei(payout):
+                receipt = await ledger.withdraw(Sender(self.access.chain, key))
+                self.engine.measured.gas += receipt.gas_used
+                total += amount
+        return total
+
+    @property
+    def received(self) -> int:
+        """Payments on disk, over all sessions."""
+        return self.engine.store.read().counter("received")
+
+    @property
+    def guard_received(self) -> int:
+        """Payments on disk, over all direct channels."""
+        return self.engine.store.read().counter("guard-received")
+
+
+def open_sessions(records: Records) -> list[bytes]:
+    """Sessions that are neither closed nor on the ledger."""
+    return [key for key, one in records.scan(Table.SESSION)
+            if isinstance(one, RelaySession)
+            and one.phase not in (RelayPhase.CLOSED, RelayPhase.ON_LEDGER)]
+
+
