@@ -14,7 +14,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .cell import (
-    BODY_LEN, MAX_RUN, CellParser, Cells, Command, encode_fixed, encode_run,
+    BODY_LEN,
+    MAX_RUN,
+    CellParser,
+    Cells,
+    Command,
+    encode_fixed,
+    encode_run,
 )
 from .certificates import ProvenIdentity
 from .errors import DestroyReason, LinkFailed, ProtocolViolation, TransportError

@@ -16,8 +16,15 @@ from typing import Protocol
 from .cell import MAX_RUN
 from .errors import EndReason, ProtocolViolation
 from .flow_control import (
-    CIRCUIT_INCREMENT, CIRCUIT_WINDOW, STREAM_INCREMENT, STREAM_WINDOW, CircuitPackageWindow,
-    DeliverWindow, PackageWindow, decode_circuit_sendme, encode_circuit_sendme,
+    CIRCUIT_INCREMENT,
+    CIRCUIT_WINDOW,
+    STREAM_INCREMENT,
+    STREAM_WINDOW,
+    CircuitPackageWindow,
+    DeliverWindow,
+    PackageWindow,
+    decode_circuit_sendme,
+    encode_circuit_sendme,
 )
 from .relay_cell import MAX_DATA, RelayCommand, encode_body
 from .stream_cell import encode_end

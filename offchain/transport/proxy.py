@@ -14,7 +14,12 @@ from .channel_pool import ChannelPool
 from .circuit import CircuitCore
 from .client_stream import ClientStream
 from .errors import (
-    CircuitClosed, DestroyReason, EndReason, ProtocolViolation, StreamClosed, TransportError,
+    CircuitClosed,
+    DestroyReason,
+    EndReason,
+    ProtocolViolation,
+    StreamClosed,
+    TransportError,
 )
 from .identity import RouterInfo
 from .link_driver import HANDSHAKE_TIMEOUT, LinkSet

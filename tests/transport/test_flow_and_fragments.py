@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from offchain.transport import flow_control as flow
 from offchain.transport.errors import EndReason, MessageTooLong, ProtocolViolation
 from offchain.transport.exit_policy import ExitPolicy
 from offchain.transport.extend import LinkTarget, decode_extend2, encode_extend2
 from offchain.transport.payment_cell import (
-    LINK_PAYLOAD, MAX_MESSAGE, RELAY_PAYLOAD, Assembler, fragment,
+    LINK_PAYLOAD,
+    MAX_MESSAGE,
+    RELAY_PAYLOAD,
+    Assembler,
+    fragment,
 )
 from offchain.transport.scheduler import MAX_QUEUED, QueueBudget, RoundRobin
 from offchain.transport.stream_cell import decode_begin, decode_end, encode_begin, encode_connected

@@ -4,11 +4,17 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from offchain.transport.cell import (
-    BODY_LEN, CELL_LEN, MAX_RUN, CellParser, Command, encode_fixed, encode_run, encode_variable,
+    BODY_LEN,
+    CELL_LEN,
+    MAX_RUN,
+    CellParser,
+    Command,
+    encode_fixed,
+    encode_run,
+    encode_variable,
     is_variable,
 )
 from offchain.transport.errors import MessageTooLong

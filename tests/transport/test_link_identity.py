@@ -14,7 +14,11 @@ from offchain.transport.cell import CellParser, Command, encode_fixed, encode_va
 from offchain.transport.errors import DestroyReason, ProtocolViolation, TransportError
 from offchain.transport.identity import RouterIdentity, RouterInfo
 from offchain.transport.link import (
-    Initiating, LinkHandshake, Responding, choose_version, encode_versions,
+    Initiating,
+    LinkHandshake,
+    Responding,
+    choose_version,
+    encode_versions,
 )
 
 HOUR = 3600

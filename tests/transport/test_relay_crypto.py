@@ -14,7 +14,11 @@ from offchain.transport.cell import BODY_LEN
 from offchain.transport.errors import DestroyReason, MessageTooLong, ProtocolViolation
 from offchain.transport.onion import ClientOnion, OnionLayer
 from offchain.transport.relay_cell import (
-    MAX_DATA, RelayCommand, RelayMessage, decode_body, encode_body,
+    MAX_DATA,
+    RelayCommand,
+    RelayMessage,
+    decode_body,
+    encode_body,
 )
 
 
