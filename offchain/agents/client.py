@@ -67,13 +67,22 @@ class ClientAgent(EndUserAgent):
 
     async def prepare_sessions(self, count: int, timeout: float = 120) -> None:
         """Have `count` sessions set up ahead of circuits."""
-        for _ in range(count - len(self._ready())):
-            self._set_up_one()
-        await self.engine.until(lambda records: len(self._ready()) >= count, timeout,
-                                f"{count} sessions that are set up")
+        async with asyncio.timeout(timeout):
+            while len(self._ready()) < count:
+                self.engine.check()
+                # One that is refused, as around a change of epoch, is set up again.
+                for _ in range(count - len(self._ready()) - self._setting_up()):
+                    self._set_up_one()
+                await asyncio.sleep(0.02)
+
+    def _setting_up(self) -> int:
+        return sum(isinstance(one, ClientSession)
+                   and one.phase in (ClientPhase.REQUESTED, ClientPhase.REVEALING)
+                   for _, one in self.records().scan(Table.SESSION))
 
     def _ready(self) -> list[bytes]:
-        return self.machine.ready_sessions(self.records(), self.engine.moment())
+        return [one for one in self.machine.ready_sessions(self.records(), self.engine.moment())
+                if one not in self._taken]
 
     def _set_up_one(self) -> None:
         parameters = self.engine.moment().parameters
@@ -88,13 +97,8 @@ class ClientAgent(EndUserAgent):
     async def take_session(self) -> bytes:
         """A session that is set up, for one hop; another is set up in its place."""
         async with self._taking:
-            ready = [one for one in self._ready() if one not in self._taken]
-            if not ready:
-                self._set_up_one()
-                await self.engine.until(
-                    lambda records: any(one not in self._taken for one in self._ready()),
-                    60, "session that is set up")
-                ready = [one for one in self._ready() if one not in self._taken]
+            await self.prepare_sessions(1)
+            ready = self._ready()
             self._taken.add(ready[0])
             return ready[0]
 

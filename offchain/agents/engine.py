@@ -145,7 +145,7 @@ class Engine:
     def moment(self) -> Moment:
         """Now, with the parameters in force."""
         return Moment(self.clock.now(), self._epoch, self._parameters[self._epoch],
-                      self._parameters.get(self._epoch - 1))
+                      self._parameters)
 
     def step(self, action: Callable[[Transaction, Moment, Outbox], T]) -> T:
         """Run one step in one transaction with its outbox; deliver after the commit.
@@ -257,18 +257,17 @@ class Engine:
                 self._log.warning("the chain does not answer", error=str(error))
 
     async def _read_parameters(self) -> None:
-        if not self._parameters:
-            known = await self._consensus.parameters()
-            self._parameters[known.epoch_at(self.clock.now())] = known
-            self._epoch = max(self._parameters)
-        length = self._parameters[self._epoch].epoch
-        epoch = self.clock.now() // length
-        for wanted in (epoch - 1, epoch):
-            if wanted not in self._parameters:
-                self._parameters[wanted] = await self._consensus.parameters(wanted)
-        self._epoch = epoch
-        for old in [one for one in self._parameters if one < epoch - 1]:
-            del self._parameters[old]
+        now = self.clock.now()
+        latest = (self._parameters[self._epoch] if self._parameters
+                  else await self._consensus.parameters())
+        epoch = latest.epoch_at(now)
+        # Sessions of this many earlier epochs can still be alive.
+        alive = -(-latest.lifetime // latest.epoch) + 1
+        known = {}
+        for wanted in range(epoch - alive, epoch + 1):
+            found = self._parameters.get(wanted)
+            known[wanted] = found or await self._consensus.parameters(wanted)
+        self._parameters, self._epoch = known, epoch
 
     async def _follow(self) -> None:
         block = tip(self.store.read()).number or self._first_block

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from monetor_chain.parameters import NetworkParameters
 
@@ -26,13 +27,18 @@ class Tip:
 class Moment:
     """When a step happens. `now` in Unix seconds of the network's clock.
 
-    `parameters` is the set of `epoch`; `previous` that of the epoch before, if it is known.
+    `parameters` is the set of `epoch`; `older` holds the sets of earlier epochs, at least of those
+    whose sessions have not expired.
     """
 
     now: int
     epoch: int
     parameters: NetworkParameters
-    previous: NetworkParameters | None = None
+    older: Mapping[int, NetworkParameters] = field(default_factory=dict)
+
+    def parameters_of(self, epoch: int) -> NetworkParameters | None:
+        """The set of an epoch, if it is known here."""
+        return self.parameters if epoch == self.epoch else self.older.get(epoch)
 
 
 def tip(records: Records) -> Tip:
@@ -62,10 +68,7 @@ def offered_epochs(records: Records, moment: Moment) -> dict[int, NetworkParamet
     """
     timestamp = tip(records).timestamp
     current = timestamp // moment.parameters.epoch
-    known = {moment.epoch: moment.parameters}
-    if moment.previous is not None:
-        known[moment.epoch - 1] = moment.previous
     allowed = {current}
     if timestamp % moment.parameters.epoch < moment.parameters.safety_margin:
         allowed.add(current - 1)
-    return {epoch: known.get(epoch, moment.parameters) for epoch in allowed}
+    return {epoch: moment.parameters_of(epoch) or moment.parameters for epoch in allowed}

@@ -79,10 +79,8 @@ def on_offer(records: Records, user: EndUser, moment: Moment, cid: int, message:
     parameters = moment.parameters
     if message.intermediary != user.key_hash:
         raise ProtocolError("the session is with an intermediary that this relay has no channel at")
-    sets = {moment.epoch: moment.parameters}
-    if moment.previous is not None:
-        sets[moment.epoch - 1] = moment.previous
-    expected = sets.get(terms.epoch)
+    # A session that was set up in an earlier epoch keeps that epoch's terms until it expires.
+    expected = moment.parameters_of(terms.epoch)
     if expected is None or (terms.delta_c, terms.delta_r, terms.n, terms.t_exp) != (
             -expected.price, expected.delta_r, expected.n, expiry(terms.epoch, expected)):
         raise ProtocolError("the offered terms are not the network's")
