@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import time
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -164,9 +163,8 @@ def decode_certs(body: bytes) -> dict[int, bytes]:
     return found
 
 
-def responder_certs(identity: RouterIdentity, now: float | None = None) -> bytes:
+def responder_certs(identity: RouterIdentity, now: float) -> bytes:
     """The CERTS body with which a router proves, on a link that it accepted, who it is."""
-    now = time.time() if now is None else now
     signing = identity.signing.public_key().public_bytes_raw()
     tls_digest = hashlib.sha256(identity.link_cert).digest()
     return encode_certs([

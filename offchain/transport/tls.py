@@ -13,7 +13,6 @@ import contextlib
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_der_x509_certificate
 from OpenSSL import SSL
-from OpenSSL.crypto import X509, PKey
 
 from .errors import LinkFailed
 from .identity import RouterIdentity
@@ -36,8 +35,8 @@ def client_context() -> SSL.Context:
 def server_context(identity: RouterIdentity) -> SSL.Context:
     """For links that a router accepts, with its link certificate."""
     context = client_context()
-    context.use_privatekey(PKey.from_cryptography_key(identity.link_key))
-    context.use_certificate(X509.from_cryptography(load_der_x509_certificate(identity.link_cert)))
+    context.use_privatekey(identity.link_key)
+    context.use_certificate(load_der_x509_certificate(identity.link_cert))
     return context
 
 
