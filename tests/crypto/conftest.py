@@ -25,3 +25,9 @@ def issuer(request: pytest.FixtureRequest) -> IssuerKey:
 @pytest.fixture(scope="session")
 def blst_issuer() -> IssuerKey:
     return IssuerKey.generate(backend("blst"))
+
+
+@pytest.fixture(scope="session")
+def reference(blst_issuer: IssuerKey) -> IssuerKey:
+    """The same issuer, computing with the pure Python backend."""
+    return IssuerKey.decode(blst_issuer.encode(), backend("py_ecc"))
