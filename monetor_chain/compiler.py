@@ -78,7 +78,7 @@ def compile_contract(name: str, settings: CompilerSettings | None = None) -> Art
 
 
 def source_folder() -> Path | None:
-    """The folder `contracts/`: from MONETOR_CONTRACTS or beside the package; None if there is none."""
+    """The folder `contracts/`: MONETOR_CONTRACTS or beside the package; None if there is none."""
     named = os.environ.get("MONETOR_CONTRACTS")
     if named is not None:
         folder = Path(named)
@@ -128,11 +128,15 @@ def _write(path: Path, text: str) -> None:
 
 def _compile(root: Path, name: str, settings: CompilerSettings, digest: str) -> Artifact:
     # Vyper takes a second to import and is needed only here.
-    from vyper.compiler import compile_from_file_input
-    from vyper.compiler.input_bundle import FilesystemInputBundle
-    from vyper.compiler.settings import OptimizationLevel
-    from vyper.compiler.settings import Settings as VyperSettings
-    from vyper.exceptions import VyperException
+    from vyper.compiler import compile_from_file_input  # type: ignore[import-untyped]
+    from vyper.compiler.input_bundle import (  # type: ignore[import-untyped]
+        FilesystemInputBundle,
+    )
+    from vyper.compiler.settings import (
+        OptimizationLevel,  # type: ignore[import-untyped]
+        Settings as VyperSettings,
+    )
+    from vyper.exceptions import VyperException  # type: ignore[import-untyped]
 
     installed = package_version("vyper")
     if installed != settings.version:
@@ -141,16 +145,14 @@ def _compile(root: Path, name: str, settings: CompilerSettings, digest: str) -> 
         )
     search = [*(Path(entry) for entry in sys.path if Path(entry).is_dir()), root]
     bundle = FilesystemInputBundle(search)
+    level = OptimizationLevel.from_string(settings.optimize) if settings.optimize else None
     try:
         source = bundle.load_file(root / f"{name}.vy")
         output = compile_from_file_input(
             source,
             input_bundle=bundle,
             output_formats=["abi", "bytecode", "bytecode_runtime"],
-            settings=VyperSettings(
-                evm_version=settings.evm_version,
-                optimize=OptimizationLevel.from_string(settings.optimize),
-            ),
+            settings=VyperSettings(evm_version=settings.evm_version, optimize=level),
         )
     except (VyperException, OSError, ValueError) as error:
         raise CompilationFailed(f"{name}: {error}") from error

@@ -15,7 +15,12 @@ class ChainUnavailable(ChainError):
 
 
 class RpcError(ChainError):
-    """The endpoint answered a request with a JSON-RPC error that has no meaning of its own here."""
+    """The endpoint answered with a JSON-RPC error; `data` is a revert's payload, if any."""
+
+    def __init__(self, message: str, code: int = 0, data: bytes = b"") -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data
 
 
 class WrongChain(ChainError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which implementation of EIP-2537 the embedded chain runs; apart, so that naming it loads no EVM."""
+"""Which EIP-2537 the embedded chain runs; apart, so that naming it loads no EVM."""
 
 from typing import Literal
 

@@ -24,18 +24,12 @@ from eth.vm.forks.prague import PragueVM
 from eth.vm.forks.prague.computation import PragueComputation
 from eth.vm.forks.prague.state import PragueState
 
-from .precompile_mode import Mode
+from .precompile_mode import Mode as Mode
+from .precompile_probe import FIELD_MODULUS
 from .statements import GROUP_ORDER
 
 if TYPE_CHECKING:
     from eth.abc import ComputationAPI
-
-FIELD_MODULUS = int(
-    "1a0111ea397fe69a4b1ba7b6434bacd764774b84f38512bf6730d2a0f6b0f624"
-    "1eabfffeb153ffffb9feffffffffaaab",
-    16,
-)
-"""Order of the base field of BLS12-381 (EIP-2537, "Curve parameters")."""
 
 _CURVE_B = 4
 _PADDING = bytes(16)
@@ -172,7 +166,7 @@ def _pairing(computation: ComputationAPI) -> None:
     computation.output = pairing_check(data)
 
 
-class NativePragueComputation(PragueComputation):  # type: ignore[misc]
+class NativePragueComputation(PragueComputation):
     """Prague with three precompiles replaced (addresses from EIP-2537)."""
 
     _precompiles = {
@@ -183,13 +177,13 @@ class NativePragueComputation(PragueComputation):  # type: ignore[misc]
     }
 
 
-class NativePragueState(PragueState):  # type: ignore[misc]
+class NativePragueState(PragueState):
     """Prague's state over the computation above."""
 
     computation_class = NativePragueComputation
 
 
-class NativePragueVM(PragueVM):  # type: ignore[misc]
+class NativePragueVM(PragueVM):
     """Prague's virtual machine over the state above."""
 
     _state_class = NativePragueState

@@ -28,11 +28,14 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 @dataclass(frozen=True, slots=True)
 class CompilerSettings:
-    """How contracts are compiled: Vyper's version, the EVM's version, Vyper's optimisation mode."""
+    """How contracts are compiled.
+
+    `optimize` is Vyper's optimisation mode; empty, each source's own pragma decides.
+    """
 
     version: str = "0.4.3"
     evm_version: str = "prague"
-    optimize: str = "gas"
+    optimize: str = ""
 
 
 @dataclass(frozen=True, slots=True)

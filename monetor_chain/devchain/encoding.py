@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eth.abc import BlockHeaderAPI, LogAPI, SignedTransactionAPI
+    from eth.abc import LogAPI, SignedTransactionAPI
 
 Json = dict[str, Any]
 
@@ -23,7 +23,7 @@ def data(value: bytes) -> str:
     return "0x" + value.hex()
 
 
-def encode_header(header: BlockHeaderAPI, transactions: Sequence[bytes]) -> Json:
+def encode_header(header: Any, transactions: Sequence[bytes]) -> Json:
     """A block with the hashes of its transactions."""
     return {
         "number": quantity(header.block_number),
@@ -55,7 +55,7 @@ def encode_header(header: BlockHeaderAPI, transactions: Sequence[bytes]) -> Json
     }
 
 
-def encode_transaction(transaction: SignedTransactionAPI, chain_id: int) -> Json:
+def encode_transaction(transaction: Any, chain_id: int) -> Json:
     """A transaction that is in no block yet."""
     kind = getattr(transaction, "type_id", None) or 0
     encoded: Json = {

@@ -19,7 +19,7 @@ from eth.constants import GENESIS_PARENT_HASH, POST_MERGE_DIFFICULTY, POST_MERGE
 from eth.db.atomic import AtomicDB
 from eth.exceptions import Revert, VMError
 from eth.vm.spoof import SpoofTransaction
-from eth_utils import ValidationError
+from eth_utils.exceptions import ValidationError
 from rlp.exceptions import RLPException
 
 from ..precompile_mode import Mode
@@ -36,7 +36,7 @@ from .encoding import (
 )
 
 if TYPE_CHECKING:
-    from eth.abc import BlockHeaderAPI, ComputationAPI, SignedTransactionAPI, VirtualMachineAPI
+    from eth.abc import BlockHeaderAPI, ComputationAPI, SignedTransactionAPI
 
 BLOCK_GAS_LIMIT = 60_000_000
 """Gas of a block; a single transaction may use as much (Prague has no limit of its own)."""
@@ -75,17 +75,19 @@ class CallRequest:
 class SealedBlock:
     """A block of the chain."""
 
-    header: BlockHeaderAPI
+    header: Any
     json: Json
     transactions: tuple[bytes, ...]
     logs: tuple[Json, ...]
 
     @property
     def number(self) -> int:
+        """Height above the first block."""
         return int(self.header.block_number)
 
     @property
     def timestamp(self) -> int:
+        """Unix seconds of the chain's clock."""
         return int(self.header.timestamp)
 
 
@@ -127,7 +129,7 @@ class Node:
             vm_configuration=((0, prague_vm(self.mode)),),
             chain_id=self.chain_id,
         )
-        state = {
+        state: Any = {
             address: {"balance": balance, "nonce": 0, "code": b"", "storage": {}}
             for address, balance in self.balances.items()
         }
@@ -227,7 +229,10 @@ class Node:
         """
         vm = self._vm(block.header)
         transaction = self._spoof(vm, request, request.gas or BLOCK_GAS_LIMIT)
-        computation = vm.state.apply_transaction(transaction)
+        try:
+            computation = vm.state.apply_transaction(transaction)
+        except ValidationError as error:
+            raise refused(str(error)) from error
         if computation.is_error:
             raise _failure(computation)
         return bytes(computation.output)
@@ -352,18 +357,21 @@ class Node:
 
     # --- Inside -----------------------------------------------------------------------------------
 
-    def _vm(self, header: BlockHeaderAPI) -> VirtualMachineAPI:
+    def _vm(self, header: BlockHeaderAPI) -> Any:
+        """The machine at a block. Untyped: py-evm's interfaces lack half of what it offers."""
         return self._chain.get_vm(header)
 
-    def _next_header(self, timestamp: int) -> BlockHeaderAPI:
+    def _next_header(self, timestamp: int) -> Any:
         parent = self.head.header
         header = self._chain.create_header_from_parent(parent, timestamp=timestamp)
         # py-evm would let the limit drift.
         return header.copy(gas_limit=parent.gas_limit)
 
-    def _spoof(self, vm: VirtualMachineAPI, request: CallRequest, gas: int) -> SpoofTransaction:
+    def _spoof(self, vm: Any, request: CallRequest, gas: int) -> Any:
         """A transaction that the machine takes without a key; its gas is a gift to the sender."""
         state = vm.state
+        if request.value > state.get_balance(request.sender):
+            raise refused("insufficient funds for transfer")
         price = int(vm.get_header().base_fee_per_gas)
         forged = vm.get_transaction_builder().new_dynamic_fee_transaction(
             chain_id=self.chain_id,
@@ -398,7 +406,7 @@ class Node:
             raise refused("empty transaction")
         builder = self._vm(self.head.header).get_transaction_builder()
         try:
-            transaction = builder.decode(raw)
+            transaction: SignedTransactionAPI = builder.decode(raw)
             transaction.validate()
             known = transaction.chain_id
             if known is not None and known != self.chain_id:
@@ -409,7 +417,7 @@ class Node:
             raise refused(f"invalid transaction: {error}") from error
         return transaction
 
-    def _best(self, vm: VirtualMachineAPI, header: BlockHeaderAPI) -> _Pooled | None:
+    def _best(self, vm: Any, header: Any) -> _Pooled | None:
         """The oldest pooled transaction that fits into the block being built."""
         room = header.gas_limit - header.gas_used
         best = None
@@ -431,7 +439,7 @@ class Node:
 
     def _append(
         self,
-        header: BlockHeaderAPI,
+        header: Any,
         transactions: Iterable[SignedTransactionAPI],
         outcomes: Iterable[tuple[Any, ComputationAPI]],
     ) -> SealedBlock:

@@ -129,7 +129,7 @@ async def serve(options: ServerOptions) -> None:
     application.router.add_post("/", _handler(rpc))
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
-    tasks = []
+    tasks: list[asyncio.Task[Any]] = []
     try:
         await _listen(runner, options.port)
         port = runner.addresses[0][1]
@@ -170,7 +170,7 @@ async def _listen(runner: web.AppRunner, port: int) -> None:
 
 
 async def _watch_input(stop: asyncio.Event) -> None:
-    """Stop when standard input ends, which it does when the parent process goes, however it goes."""
+    """Stop when standard input ends, as it does however the parent process goes."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
