@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`monetor intermediary`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from .accounts import signing_key
+from .networks import DEFAULT_NETWORK, connected, find
+from .options import (
+    DEPLOYMENTS,
+    DIRECTORY,
+    Account,
+    AsJson,
+    Deployments,
+    Directory,
+    Folder,
+    Host,
+    Keystore,
+    NetworkName,
+)
+from .service import folder_of, running, say_ready, until_told
+
+
+def run(
+    name: Annotated[str, typer.Argument(help="The intermediary's nickname.")] = "intermediary",
+    vault: Annotated[
+        int, typer.Option(min=0, help="Fill the vault up to this many base units.")
+    ] = 4_000_000,
+    network: NetworkName = DEFAULT_NETWORK,
+    deployments: Deployments = DEPLOYMENTS,
+    directory: Directory = DIRECTORY,
+    folder: Folder = None,
+    account: Account = None,
+    keystore: Keystore = None,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
+    verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run an intermediary: register its key once, keep its vault filled, answer requests."""
+    from offchain.agents.intermediary import IntermediaryAgent
+    from offchain.agents.place import AgentPlace
+
+    from .logs import to_standard_error
+
+    to_standard_error(verbose=verbose)
+    place = AgentPlace(
+        folder_of(folder, name), find(network).host, deployments, directory, host=host, port=port
+    )
+
+    async def serve() -> None:
+        async with connected(network) as chain:
+            key = signing_key(chain.chain_id, account or name, keystore)
+        agent = IntermediaryAgent(place, key, vault=vault, nickname=name)
+        async with running(agent):
+            facts: dict[str, object] = {"account": "0x" + agent.account.hex()}
+            say_ready("intermediary", name, facts, as_json=as_json)
+            await until_told(agent.engine.check)
+
+    asyncio.run(serve())

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""`monetor relay`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .accounts import signing_key
+from .networks import DEFAULT_NETWORK, connected, find
+from .options import (
+    DEPLOYMENTS,
+    DIRECTORY,
+    Account,
+    AsJson,
+    Deployments,
+    Directory,
+    Folder,
+    Host,
+    Keystore,
+    NetworkName,
+)
+from .report import pairs_or_json
+from .service import folder_of, running, say_ready, until_told
+
+if TYPE_CHECKING:
+    from offchain.agents.relay import RelayAgent
+
+
+def run(
+    name: Annotated[str, typer.Argument(help="The relay's nickname.")],
+    guard: Annotated[bool, typer.Option("--guard", help="Offer to be a first hop.")] = False,
+    exit_: Annotated[bool, typer.Option("--exit", help="Offer to be a last hop.")] = False,
+    deposit: Annotated[int, typer.Option(min=0, help="Own escrow per channel, base units.")] = 0,
+    fund: Annotated[
+        int, typer.Option(min=0, help="Escrow of the intermediary per channel, base units.")
+    ] = 100_000,
+    channels: Annotated[int, typer.Option(min=1, max=256, help="Channels to open.")] = 4,
+    settle: Annotated[
+        bool,
+        typer.Option("--settle", help="Close sessions, claim, cash out, withdraw, and end."),
+    ] = False,
+    network: NetworkName = DEFAULT_NETWORK,
+    deployments: Deployments = DEPLOYMENTS,
+    directory: Directory = DIRECTORY,
+    folder: Folder = None,
+    account: Account = None,
+    keystore: Keystore = None,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
+    verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a relay: forward cells, be paid for them, and settle when told to."""
+    from offchain.agents.place import AgentPlace
+    from offchain.agents.relay import RelayAgent
+
+    from .logs import to_standard_error
+
+    to_standard_error(verbose=verbose)
+    place = AgentPlace(
+        folder_of(folder, name), find(network).host, deployments, directory, host=host, port=port
+    )
+
+    async def serve() -> None:
+        async with connected(network) as chain:
+            key = signing_key(chain.chain_id, account or name, keystore)
+        agent = RelayAgent(
+            place,
+            key,
+            nickname=name,
+            is_guard=guard,
+            is_exit=exit_,
+            deposit=deposit,
+            fund=fund,
+            channels=channels,
+        )
+        async with running(agent):
+            if settle:
+                pairs_or_json(await _settle(agent), as_json=as_json)
+                return
+            facts: dict[str, object] = {"account": "0x" + agent.account.hex()}
+            say_ready("relay", name, facts, as_json=as_json)
+            await _serve(agent)
+
+    asyncio.run(serve())
+
+
+async def _serve(agent: RelayAgent) -> None:
+    """Serve at once; the channels open when enough other relays are there to hide among."""
+    # A task failure surfaces through the engine; this one has to be looked at as well.
+    preparing = asyncio.create_task(agent.prepare())
+
+    def check() -> None:
+        agent.engine.check()
+        if preparing.done():
+            preparing.result()
+
+    try:
+        await until_told(check)
+    finally:
+        preparing.cancel()
+        await asyncio.gather(preparing, return_exceptions=True)
+
+
+async def _settle(agent: RelayAgent) -> dict[str, object]:
+    await agent.close_sessions()
+    await agent.claim_guards()
+    await agent.cash_out()
+    return {
+        "received": agent.received,
+        "guard_received": agent.guard_received,
+        "withdrawn": await agent.withdraw(),
+    }
