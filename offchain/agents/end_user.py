@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from monetor_chain.bindings.ledger import LedgerEvents
+from monetor_chain.bindings.ledger_events import LedgerEvents
 from monetor_chain.sender import Sender
 from monetor_chain.statements import Role
 
@@ -102,7 +102,7 @@ class EndUserAgent:
         found = consensus.intermediaries()[0]
         issuer = found.issuer
         owner = await self.access.contracts.ledger.intermediary(found.key_hash)
-        if issuer is None or issuer.key_hash() != found.key_hash:
+        if issuer is None or issuer.key_hash != found.key_hash:
             raise DirectoryError("the directory lists an intermediary with another key than it has "
                                  "registered")
         if owner is None or raw_address(owner) != found.account:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from monetor_chain.bindings.consensus import Consensus
-from monetor_chain.bindings.ledger import LedgerEvents
+from monetor_chain.bindings.ledger_events import LedgerEvents
 from monetor_chain.chain import Chain
 from monetor_chain.errors import ChainError, ChainUnavailable, TransactionReverted
 from monetor_chain.parameters import NetworkParameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import structlog
 
-from monetor_chain.bindings.ledger import LedgerEvents
+from monetor_chain.bindings.ledger_events import LedgerEvents
 from monetor_chain.sender import Sender
 
 from ..crypto.ecdsa import address_of
@@ -49,7 +49,7 @@ class IntermediaryAgent:
         access = self.access = await ChainAccess.open(self._place)
         ledger = access.contracts.ledger
         self.sender = Sender(access.chain, self._key)
-        key_hash = issuer.public.key_hash()
+        key_hash = issuer.public.key_hash
         if await ledger.intermediary(key_hash) is None:
             await ledger.register_key(self.sender, issuer.public.evm_encoding(),
                                       issuer.public.rest_hash())
@@ -80,9 +80,13 @@ class IntermediaryAgent:
             await token.approve(self.sender, ledger.address, missing)
             await ledger.deposit_vault(self.sender, missing)
 
-    async def stop(self) -> None:
-        """Stop serving; everything answered is on disk."""
+    async def stop_serving(self) -> None:
+        """End all circuits and stop listening."""
         await self._router.stop()
+
+    async def stop(self) -> None:
+        """Stop; everything answered is on disk."""
+        await self.stop_serving()
         await self.engine.stop()
         await self.access.chain.close()
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from monetor_chain import authorisations
-from monetor_chain.bindings import ledger as logs
+from monetor_chain.bindings import ledger_events as logs
 from monetor_chain.bindings.ledger import Ledger
 from monetor_chain.bindings.token import Token
 from monetor_chain.sender import Receipt, Sender
@@ -68,6 +68,8 @@ class LedgerPort:
             case protocol.Close():
                 return await ledger.close(sender, call.group, call.channels, call.total,
                                           call.signature)
+            case protocol.RequestClose():
+                return await ledger.request_close(sender, call.cid)
             case protocol.OpenGuard():
                 permit = await self._permit(self._guard_key, call.deposit, now)
                 return await ledger.open_guard(self._guard_sender, call.payout, call.deposit,

@@ -97,9 +97,13 @@ class RelayAgent(EndUserAgent):
         if not self.groups():
             await self.open_channels(deposit=self._deposit, fund=self._fund, count=self._channels)
 
-    async def stop(self) -> None:
-        """Stop serving; sessions stay on disk."""
+    async def stop_serving(self) -> None:
+        """End all circuits and stop listening."""
         await self._router.stop()
+
+    async def stop(self) -> None:
+        """Stop; sessions stay on disk."""
+        await self.stop_serving()
         await super().stop()
 
     # --- RouterHooks

@@ -173,13 +173,14 @@ class Client(EndUserMachine):
             current = client_session(records, key)
             if refused and current.phase is ClientPhase.REQUESTED:
                 return nano_setup.on_refused(records, key)
-            return [Done(conversation), *self._claim_session(records, key)]
+            return [Done(conversation), *self.claim_session(records, key)]
         if kind == b"pay":
             cid = pay.transfer(records, int.from_bytes(key, "big")).cid
             return [Done(conversation), *self.post_claim(records, cid)]
         return super().give_up(records, moment, conversation, refused=refused)
 
-    def _claim_session(self, records: Records, terms_hash: bytes) -> Outbox:
+    def claim_session(self, records: Records, terms_hash: bytes) -> Outbox:
+        """Claim a session's channel on the ledger, without the intermediary."""
         current = client_session(records, terms_hash)
         if current.phase in (ClientPhase.CLOSED, ClientPhase.ON_LEDGER):
             return []
@@ -209,7 +210,7 @@ class Client(EndUserMachine):
                     return nano_close.start_client(records, deadline.subject)
             case Duty.CLAIM:
                 if isinstance(records.get(Table.SESSION, deadline.subject), ClientSession):
-                    return self._claim_session(records, deadline.subject)
+                    return self.claim_session(records, deadline.subject)
             case Duty.PAY:
                 return self._pay_due(records, moment, deadline)
             case Duty.GUARD:

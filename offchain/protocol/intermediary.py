@@ -21,8 +21,8 @@ from .answering import SPEND, Answer, Intermediary
 from .codec import B32, U64
 from .errors import ProtocolError, RefusalCode, Refused
 from .ledger import (
-    Block, ClaimKind, Funded, GroupClosed, LedgerEvent, Opened, PayerRevealed, Reclaimed,
-    RefundPosted, Refuted, Resolve, Resolved, Reveal, Revealed,
+    Block, ClaimKind, CloseRequested, Funded, GroupClosed, LedgerEvent, Opened, PayerRevealed, Reclaimed,
+    RefundPosted, Refuted, RequestClose, Resolve, Resolved, Reveal, Revealed,
 )
 from .messages import (
     CashOutRequest, ClientCloseQuery, ClientCloseRequest, ClientCloseReveal, EstablishRequest,
@@ -136,6 +136,18 @@ class IntermediaryMachine:
         """The message that tells a peer its request is refused."""
         return pack(Refusal.of(error, pcmd & 0xFF))
 
+    # --- Commands
+
+    def request_close(self, records: Records, cid: int) -> Outbox:
+        """Ask the owner of a channel to close it, for one that is not heard of any more.
+
+        The owner has the channel's notice time to post its claim; then everything is ours.
+        """
+        if establish.find_group(records, cid >> 8) is None or (
+                cash_out.gone(records, cid >> 8) >> (cid & 0xFF) & 1):
+            raise ProtocolError("the channel is not open")
+        return [Submit(b"request-close:" + key248(cid), RequestClose(cid))]
+
     # --- Ledger
 
     def on_ledger(self, records: Records, moment: Moment, event: LedgerEvent) -> Outbox:
@@ -149,6 +161,8 @@ class IntermediaryMachine:
                 self._on_funded(records, event)
             case Reclaimed():
                 return establish.on_reclaimed(records, event)
+            case CloseRequested() if establish.find_group(records, event.cid >> 8) is not None:
+                self._watch(records, moment, event.cid, bytes(32), event.deadline)
             case RefundPosted():
                 return self._on_posted(records, moment, event)
             case PayerRevealed():
@@ -174,10 +188,7 @@ class IntermediaryMachine:
         if group is None:
             return []
         cash_out.mark_gone(records, group.group, 1 << (event.cid & 0xFF))
-        records.put(Table.CHANNEL, b"posted:" + key248(event.cid),
-                    PostedClaim(event.terms_hash, event.deadline))
-        set_deadline(records, event.deadline + 1 + moment.parameters.safety_margin, Duty.RESOLVE,
-                     subject_of(event.cid))
+        self._watch(records, moment, event.cid, event.terms_hash, event.deadline)
         outbox = answering.mark_posted(records, event.lock, event.cid)
         session = records.get(Table.SESSION, event.terms_hash)
         if (event.kind is ClaimKind.NANO and isinstance(session, Session)
@@ -186,6 +197,13 @@ class IntermediaryMachine:
             outbox.append(Submit(b"reveal:" + event.terms_hash, Reveal(
                 session.terms, session.best.k, session.best.hc, session.best.path)))
         return outbox
+
+    @staticmethod
+    def _watch(records: Records, moment: Moment, cid: int, terms_hash: bytes, deadline: int
+               ) -> None:
+        records.put(Table.CHANNEL, b"posted:" + key248(cid), PostedClaim(terms_hash, deadline))
+        set_deadline(records, deadline + 1 + moment.parameters.safety_margin, Duty.RESOLVE,
+                     subject_of(cid))
 
     def _on_revealed(self, records: Records, event: Revealed) -> None:
         session = records.get(Table.SESSION, event.terms_hash)

@@ -143,6 +143,14 @@ class Close:
 
 @record
 @dataclass(frozen=True, slots=True)
+class RequestClose:
+    """The intermediary asks E to close a channel, against a bond."""
+
+    cid: U248
+
+
+@record
+@dataclass(frozen=True, slots=True)
 class OpenGuard:
     """Open a direct channel to a guard's payout address."""
 
@@ -186,7 +194,7 @@ class CloseGuard:
 
 LedgerCall: TypeAlias = (
     Open | Fund | Reclaim | Refund | RefundConditional | NanoRefund | Reveal | Refute | Resolve
-    | Close | OpenGuard | ClaimGuard | RequestCloseGuard | CloseGuard
+    | Close | RequestClose | OpenGuard | ClaimGuard | RequestCloseGuard | CloseGuard
 )
 
 

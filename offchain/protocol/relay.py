@@ -112,9 +112,10 @@ class Relay(EndUserMachine):
         current = relay_session(records, key)
         if refused and current.phase is RelayPhase.REQUESTED:
             return nano_establish.on_refused(records, key)
-        return [Done(conversation), *self._claim_session(records, key)]
+        return [Done(conversation), *self.claim_session(records, key)]
 
-    def _claim_session(self, records: Records, terms_hash: bytes) -> Outbox:
+    def claim_session(self, records: Records, terms_hash: bytes) -> Outbox:
+        """Claim a session's channel on the ledger, without the intermediary."""
         current = relay_session(records, terms_hash)
         if current.phase in (RelayPhase.CLOSED, RelayPhase.ON_LEDGER):
             return []
@@ -157,5 +158,5 @@ class Relay(EndUserMachine):
                             session.session.terms, best.k, best.hc, best.path)),
                         Note("revealed", f"{best.k} payments")]
             case Duty.CLAIM:
-                return self._claim_session(records, deadline.subject)
+                return self.claim_session(records, deadline.subject)
         return []

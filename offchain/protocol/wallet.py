@@ -242,6 +242,17 @@ def idle(records: Records, cid: int) -> Idle:
     return wallet
 
 
+def channel_of(wallet: Wallet) -> int:
+    """The channel id of a wallet in any state."""
+    match wallet:
+        case Establishing() | Renewing():
+            return wallet.next.cid
+        case Spending() | CashingOut() | Paying():
+            return wallet.idle.cid
+        case _:
+            return wallet.cid
+
+
 def all_wallets(records: Records) -> list[Wallet]:
     """Every wallet, in order of channel id."""
     return [wallet for _, wallet in records.scan(Table.WALLET)]
