@@ -128,13 +128,10 @@ def _write(path: Path, text: str) -> None:
 
 def _compile(root: Path, name: str, settings: CompilerSettings, digest: str) -> Artifact:
     # Vyper takes a second to import and is needed only here.
-    from vyper.compiler import compile_from_file_input  # type: ignore[import-untyped]
-    from vyper.compiler.input_bundle import (  # type: ignore[import-untyped]
-        FilesystemInputBundle,
-    )
-    from vyper.compiler.settings import (
-        OptimizationLevel,  # type: ignore[import-untyped]
-        Settings as VyperSettings,
+    from vyper.compiler import (  # type: ignore[import-untyped]
+        compile_from_file_input,
+        input_bundle as vyper_input,
+        settings as vyper_settings,
     )
     from vyper.exceptions import VyperException  # type: ignore[import-untyped]
 
@@ -144,15 +141,16 @@ def _compile(root: Path, name: str, settings: CompilerSettings, digest: str) -> 
             f"the settings ask for Vyper {settings.version}, but {installed} is installed"
         )
     search = [*(Path(entry) for entry in sys.path if Path(entry).is_dir()), root]
-    bundle = FilesystemInputBundle(search)
-    level = OptimizationLevel.from_string(settings.optimize) if settings.optimize else None
+    bundle = vyper_input.FilesystemInputBundle(search)
+    modes = vyper_settings.OptimizationLevel
+    level = modes.from_string(settings.optimize) if settings.optimize else None
     try:
         source = bundle.load_file(root / f"{name}.vy")
         output = compile_from_file_input(
             source,
             input_bundle=bundle,
             output_formats=["abi", "bytecode", "bytecode_runtime"],
-            settings=VyperSettings(evm_version=settings.evm_version, optimize=level),
+            settings=vyper_settings.Settings(evm_version=settings.evm_version, optimize=level),
         )
     except (VyperException, OSError, ValueError) as error:
         raise CompilationFailed(f"{name}: {error}") from error

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Chains for these tests: always real processes that answer over HTTP on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from monetor_chain.accounts import dev_address, dev_key
+from monetor_chain.chain import Chain
+from monetor_chain.deployment import Deployment, deploy
+from monetor_chain.embedded import EmbeddedChain
+from monetor_chain.errors import ChainError
+from monetor_chain.rehearsal import TokenIssuer
+
+AUTHORITIES = ("authority", "authority2", "authority3")
+ANVIL_CHAIN_ID = 31337
+
+
+@dataclass(frozen=True)
+class DeployedNetwork:
+    """A running chain with the contracts on it."""
+
+    url: str
+    folder: Path
+    deployment: Deployment
+    kind: str
+
+
+def wait_for_chain(url: str, seconds: float = 15.0) -> None:
+    async def answer() -> None:
+        async with await Chain.connect(url):
+            return
+
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return asyncio.run(answer())
+        except ChainError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def fast_chain():
+    """An embedded chain whose clock runs twenty times as fast as real time."""
+    with EmbeddedChain(speed=20.0) as chain:
+        yield chain
+
+
+@pytest.fixture(scope="session")
+def anvil_url():
+    binary = shutil.which("anvil")
+    if binary is None:
+        pytest.skip("no anvil on the PATH")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [binary, "--port", str(port), "--chain-id", str(ANVIL_CHAIN_ID), "--silent"]
+        + ["--hardfork", "prague"],
+        stdin=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for_chain(url)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(scope="session", params=["embedded", "anvil"])
+def network(request, tmp_path_factory):
+    """The contracts on the embedded chain, and on anvil where it is installed."""
+    if request.param == "embedded":
+        url = request.getfixturevalue("fast_chain").url
+    else:
+        url = request.getfixturevalue("anvil_url")
+    folder = tmp_path_factory.mktemp("deployments")
+
+    async def put() -> Deployment:
+        async with await Chain.connect(url) as chain:
+            if request.param == "anvil":
+                for role in ("deployer", *AUTHORITIES):
+                    await chain.rpc("anvil_setBalance", dev_address(role), hex(10**22))
+            voters = [dev_address(role) for role in AUTHORITIES]
+            return await deploy(chain, dev_key("deployer"), authorities=voters, directory=folder)
+
+    return DeployedNetwork(url, folder, asyncio.run(put()), request.param)
+
+
+@pytest.fixture(scope="session")
+def issuer() -> TokenIssuer:
+    return TokenIssuer(2537)
