@@ -22,7 +22,7 @@ from ..transport.identity import RouterInfo
 from .directory import Consensus, DirectoryError
 from .download import Download, DownloadError, Progress, Target, fetch
 from .end_user import EndUserAgent, random_amount
-from .paid_circuit import PaidCircuit
+from .paid_circuit import PAYING, PaidCircuit
 from .place import AgentPlace
 
 Deliver = Callable[[bytes, int, bytes], None]
@@ -156,14 +156,18 @@ class ClientAgent(EndUserAgent):
 
     async def close_sessions(self, timeout: float = 120) -> None:
         """Leave all circuits, then close every session; relays close theirs first."""
+        await self.engine.tasks.stop(PAYING)
         for paid in self.circuits:
             await paid.circuit.close()
         self.circuits.clear()
-        for terms_hash in self.machine.open_sessions(self.records()):
-            self.engine.do(lambda records, moment, terms_hash=terms_hash: self.machine.nano_close(
-                records, terms_hash))
-        await self.engine.until(lambda records: not unfinished_sessions(records), timeout,
-                                "close of every session")
+        async with asyncio.timeout(timeout):
+            # A setup that was under way becomes a session that is closed in its turn.
+            while unfinished_sessions(self.records()):
+                self.engine.check()
+                for terms_hash in self.machine.open_sessions(self.records()):
+                    self.engine.do(lambda records, moment, terms_hash=terms_hash: (
+                        self.machine.nano_close(records, terms_hash)))
+                await asyncio.sleep(0.02)
 
     # --- Guard channel
 

@@ -34,6 +34,8 @@ SUCCEED_AT = 0.5
 ACCEPT_TIMEOUT = 20.0
 """Seconds to wait for a relay to accept a session or a voucher."""
 HOPS = ("guard", "middle", "exit")
+PAYING = "paying:"
+"""Prefix of the names of tasks that keep a circuit paid."""
 
 
 @dataclass(slots=True)
@@ -77,6 +79,8 @@ class PaidCircuit:
 
     async def _establish(self, hop: Hop) -> bytes:
         terms_hash = await self._agent.take_session()
+        if self.circuit.closed:
+            raise TransportError("the circuit is closed")
         started = time.monotonic()
         accepted = self._expect(terms_hash)
         self._agent.routes[terms_hash] = (self, hop.index, False)
@@ -170,8 +174,9 @@ class PaidCircuit:
                     hop.session, hop.next = hop.next, b""
                     continue
                 break
-            self._agent.pay_once(hop.name, hop.session)
+            # Counted first: the payment's own cell comes back to `_cells` before this returns.
             hop.credit.paid()
+            self._agent.pay_once(hop.name, hop.session)
         self._look_ahead(hop)
 
     def _affordable(self, hop: Hop) -> int:
@@ -188,9 +193,9 @@ class PaidCircuit:
         remaining = self._affordable(hop)
         if hop.index == 0:
             if remaining == 0:
-                self._agent.engine.tasks.start("guard-roll-over", self._roll_over(hop))
+                self._agent.engine.tasks.start(f"{PAYING}guard", self._roll_over(hop))
         elif remaining <= SUCCEED_AT * self._agent.engine.moment().parameters.n:
-            self._agent.engine.tasks.start(f"succeed:{hop.name}", self._succeed(hop))
+            self._agent.engine.tasks.start(f"{PAYING}{hop.name}", self._succeed(hop))
 
     async def _succeed(self, hop: Hop) -> None:
         try:

@@ -43,9 +43,9 @@ class Tasks:
             if self.failure is None:
                 self.failure = error
 
-    async def stop(self) -> None:
-        """Cancel everything that runs, and wait until it has ended."""
-        tasks = list(self._running.values())
+    async def stop(self, prefix: str = "") -> None:
+        """Cancel every task whose name starts with `prefix`, and wait until it has ended."""
+        tasks = [task for name, task in self._running.items() if name.startswith(prefix)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
