@@ -223,6 +223,7 @@ def _rsa_identity(der: bytes, now: float) -> RSAPublicKey:
         start = certificate.not_valid_before_utc.timestamp()
         if not start <= now <= certificate.not_valid_after_utc.timestamp():
             raise ProtocolViolation("the RSA identity's certificate is not valid now")
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, x509.InvalidVersion, InvalidSignature,
+            UnsupportedAlgorithm) as error:
         raise ProtocolViolation("malformed RSA identity certificate") from error
     return key

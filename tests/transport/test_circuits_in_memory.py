@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from offchain.transport import relay_circuit, router_core
 from offchain.transport.cell import BODY_LEN, Command
 from offchain.transport.channel import Channel
 from offchain.transport.errors import (
@@ -270,9 +271,6 @@ CASES = {
         lambda core, rig: say(core, 2, RelayCommand.SENDME, 1, b""),
     "more than eight RELAY_EARLY":
         lambda core, rig: say(core, 0, RelayCommand.DROP, cell=Command.RELAY_EARLY, repeat=9),
-    "EXTEND2 outside RELAY_EARLY":
-        lambda core, rig: say(core, 2, RelayCommand.EXTEND2, data=encode_extend2(
-            rig.path[0].target, bytes(84))),
     "EXTEND2 in the middle of a circuit":
         lambda core, rig: say(core, 1, RelayCommand.EXTEND2, data=encode_extend2(
             rig.path[0].target, bytes(84)), cell=Command.RELAY_EARLY),
@@ -377,8 +375,10 @@ ROUTER_CASES = {
         rig.at(2)._previous_id, Command.RELAY_EARLY, bytes(BODY_LEN)),
     "a link payment cell inside the network": lambda rig: rig.at(2).send_payment(1, b"", link=True),
     "CREATED2 twice": lambda rig: rig.at(2)._previous.send_control(
-        rig.at(2)._previous_id, Command.CREATED2, bytes(66)),
+        rig.at(2)._previous_id, Command.CREATED2, b"\0\x40" + bytes(64)),
 }
+INSIDE = [case for case in ROUTER_CASES if "middle" in case or "inside" in case
+          or "CREATED2" in case]
 
 
 @pytest.mark.parametrize("case", ROUTER_CASES)
@@ -391,6 +391,42 @@ def test_a_router_that_breaks_a_rule_loses_the_circuit(rig, sink, case):
     rig.run()
     assert core.closed and core.close_reason is DestroyReason.PROTOCOL
     assert rig.circuits() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("case", INSIDE)
+def test_the_middle_itself_ends_such_a_circuit(rig, sink, case):
+    rig.circuit()
+    rig.network.links[0].held = True  # the client hears nothing and cannot help
+    ROUTER_CASES[case](rig)
+    rig.run()
+    assert rig.circuits()[1] == 0
+
+
+def test_extend_must_come_in_relay_early(rig):
+    """Its own case, because a router that let it pass would extend."""
+    core = rig.circuit(2)
+    target = rig.path[2]
+    skin = NtorClient.begin(target.rsa_fingerprint, target.ntor_key).onionskin
+    say(core, 1, RelayCommand.EXTEND2, data=encode_extend2(target.target, skin))
+    rig.run()
+    assert core.closed and not rig.hooks[2].opened
+
+
+def test_streams_of_a_circuit_and_circuits_of_a_link_are_bounded(rig, sink, monkeypatch):
+    monkeypatch.setattr(router_core, "MAX_CIRCUITS_PER_LINK", 2)
+    monkeypatch.setattr(relay_circuit, "MAX_STREAMS", 2)
+    core = rig.circuit()
+    rig.routers[2].services[80] = lambda data: b""
+    ends = [sink() for _ in range(3)]
+    for end in ends:
+        core.open_stream("127.0.0.1", 80, end)
+    rig.run()
+    assert [end.is_connected for end in ends] == [True, True, False]
+    assert ends[2].reason is EndReason.RESOURCELIMIT
+    rig.circuit()
+    third = rig.client.start_circuit(rig.path)
+    rig.run()
+    assert third.close_reason is DestroyReason.RESOURCELIMIT and not core.closed
 
 
 def test_exit_that_overruns_a_window_loses_the_circuit(rig, sink):

@@ -50,17 +50,28 @@ def test_parsers_take_any_bytes(name, data):
     survives(lambda: PARSERS[name](data.ljust(BODY_LEN, b"\0")[:BODY_LEN]))
 
 
-@settings(max_examples=200, deadline=None,
+@settings(max_examples=600, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_spoiled_certificates_are_refused_cleanly(identities, data):
-    good = bytearray(certificates.responder_certs(identities[0], time.time()))
+    now = time.time()
+    der = bytearray(identities[0].identity_cert)
+    der[data.draw(st.integers(0, len(der) - 1))] ^= data.draw(st.integers(1, 255))
+    survives(lambda: certificates._rsa_identity(bytes(der), now))
+    good = bytearray(certificates.responder_certs(identities[0], now))
     for _ in range(data.draw(st.integers(1, 3))):
         good[data.draw(st.integers(0, len(good) - 1))] ^= data.draw(st.integers(1, 255))
     cut = data.draw(st.integers(0, len(good)))
-    now = time.time()
     survives(lambda: certificates.check_responder(bytes(good), identities[0].link_cert, now))
     survives(lambda: certificates.check_responder(bytes(good[:cut]), identities[0].link_cert, now))
+
+
+def test_identity_certificate_of_another_version(identities):
+    der = bytearray(identities[0].identity_cert)
+    at = der.index(bytes.fromhex("a003020102"))
+    der[at + 4] = 3
+    with pytest.raises(ProtocolViolation, match="malformed"):
+        certificates._rsa_identity(bytes(der), time.time())
 
 
 class _Owner:
