@@ -19,11 +19,11 @@ from .records import record
 
 
 class ClaimKind(IntEnum):
-    """How a closing channel was claimed."""
+    """How a closing channel was claimed, numbered as in the ledger's events."""
 
-    REFUND = 1
-    CONDITIONAL = 2
-    NANO = 3
+    REFUND = 2
+    CONDITIONAL = 3
+    NANO = 4
 
 
 # --- Calls -----------------------------------------------------------------------------------------
