@@ -10,8 +10,10 @@ costs most. The same state and the same randomness give the same figures in ever
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from .parameters import DEFAULT
 from .rehearsal import NO_AUTHORISATION, NO_PERMIT, Party, Rehearsal, payment_chain, words
@@ -43,10 +45,17 @@ def measure() -> dict[str, int]:
     """Gas used by every operation named in `BUDGETS`, on a chain of its own in this process."""
     figures: dict[str, int] = {}
     for scenario in (_cooperative, _refund, _relay_session, _long_session, _batch, _guard):
-        stage = Rehearsal(replace(DEFAULT, pay_fee=5))
+        stage = Rehearsal(DEFAULT)
         _warm_up(stage)
         figures.update(scenario(stage))
     return {name: figures[name] for name in BUDGETS}
+
+
+def write(path: Path | str) -> dict[str, int]:
+    """Measures, and writes the figures as a JSON object to `path`."""
+    figures = measure()
+    Path(path).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return figures
 
 
 def worst_k(n: int) -> int:
