@@ -145,13 +145,16 @@ class Sender:
         raise TransactionDropped("other transactions of the same account kept taking its place")
 
     async def _simulate(self, request: dict[str, Any], deadline: float) -> None:
+        earlier = set(self._in_flight)
         while True:
             try:
                 await self._chain.rpc("eth_call", self._as_call(request), "latest")
             except RpcError as error:
-                if self._in_flight and time.monotonic() < deadline:
-                    # It may build on a transaction that is not mined yet.
+                if earlier and time.monotonic() < deadline:
+                    # It may build on transactions of ours that were not mined yet: once more
+                    # when they are.
                     await asyncio.sleep(_RETRY_SECONDS)
+                    earlier &= self._in_flight
                     continue
                 if _is_poor(error):
                     raise InsufficientFunds(f"{self.address}: {error}") from error
@@ -225,12 +228,7 @@ class Sender:
         return bytes(signed.raw_transaction), "0x" + bytes(signed.hash).hex()
 
     async def _hand_over(self, raw: bytes) -> None:
-        try:
-            await self._chain.rpc("eth_sendRawTransaction", "0x" + raw.hex())
-        except RpcError as error:
-            # An earlier attempt whose answer was lost.
-            if not _is_known(error):
-                raise
+        await self._chain.rpc("eth_sendRawTransaction", "0x" + raw.hex())
 
     async def _outcome(self, sent: _Sent, deadline: float) -> Mapping[str, Any] | None:
         """The confirmed receipt; None if another transaction has used up the nonce."""
@@ -350,14 +348,20 @@ def _is_poor(error: ChainError) -> bool:
     return "insufficient funds" in str(error).lower()
 
 
-def _is_known(error: ChainError) -> bool:
-    said = str(error).lower()
-    return "already known" in said or "already imported" in said
-
-
 def _is_taken(error: ChainError) -> bool:
+    """Whether somebody else uses the nonce.
+
+    A transaction that is known before we hand it over is somebody else's too: another sender of
+    this account has just sent the very same call, and the two must not pass for one.
+    """
     said = str(error).lower()
-    return "nonce too low" in said or "replacement transaction underpriced" in said
+    return any(
+        phrase in said
+        for phrase in (
+            "nonce too low", "replacement transaction underpriced", "already known",
+            "already imported",
+        )
+    )  # fmt: skip
 
 
 def _is_cheap(error: ChainError) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from monetor_chain.accounts import dev_address, dev_key
 from monetor_chain.chain import Chain
 from monetor_chain.deployment import Deployment, deploy

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import pytest
 from eth_account import Account
+
 from monetor_chain import accounts
 
 

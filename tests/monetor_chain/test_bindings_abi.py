@@ -4,6 +4,7 @@
 import dataclasses
 
 import pytest
+
 from monetor_chain import abi
 from monetor_chain.bindings import consensus, ledger, tax_pool, token
 from monetor_chain.compiler import compile_contract

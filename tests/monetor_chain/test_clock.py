@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 import pytest
+
 from monetor_chain.devchain.clock import ChainClock
 
 

@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from monetor_chain import compiler
 from monetor_chain.errors import CompilationFailed
 from monetor_chain.settings import CompilerSettings

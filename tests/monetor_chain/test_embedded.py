@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 from eth_account import Account
+from web3 import AsyncHTTPProvider, AsyncWeb3
+
 from monetor_chain.accounts import DEV_BALANCE_WEI, DEV_ROLES, dev_address, dev_key
 from monetor_chain.chain import Chain
 from monetor_chain.embedded import CHAIN_ID, EmbeddedChain
 from monetor_chain.errors import ChainError, ChainUnavailable, PortInUse, RpcError
 from monetor_chain.precompile_probe import G1_ADD_PROBE, G1_MSM_PROBE, PAIRING_PROBE
-from web3 import AsyncHTTPProvider, AsyncWeb3
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,8 +5,8 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
+
 from monetor_chain.accounts import dev_address
 from monetor_chain.bindings.consensus import FUNCTIONS, Consensus
 from monetor_chain.chain import Chain

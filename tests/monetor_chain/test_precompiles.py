@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import pytest
 from eth.exceptions import VMError
 from eth.precompiles import bls12_g1_add, bls12_g1_msm, bls12_pairing_check
+from py_ecc import optimized_bls12_381 as bls
+
 from monetor_chain import precompiles
 from monetor_chain.statements import GROUP_ORDER
-from py_ecc import optimized_bls12_381 as bls
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "eip2537.json").read_text())
 OPERATIONS = {"g1_add": 0x0B, "g1_msm": 0x0C, "pairing_check": 0x0F}

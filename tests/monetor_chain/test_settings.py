@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from monetor_chain.embedded import CHAIN_ID
 from monetor_chain.errors import SettingsError
 from monetor_chain.settings import Settings
