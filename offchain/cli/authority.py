@@ -18,6 +18,7 @@ from .options import (
     Host,
     NetworkName,
 )
+from .presence import present
 from .service import folder_of, running, say_ready, until_told
 
 
@@ -52,4 +53,5 @@ def run(
             say_ready("authority", name, facts, as_json=as_json)
             await until_told()
 
-    asyncio.run(serve())
+    with present(place.folder):
+        asyncio.run(serve())

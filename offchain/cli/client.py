@@ -24,6 +24,7 @@ from .options import (
     Keystore,
     NetworkName,
 )
+from .presence import present
 from .report import pairs_or_json
 from .service import folder_of, running
 
@@ -101,7 +102,7 @@ def run(
                 facts["withdrawn"] = await agent.withdraw()
         return facts
 
-    with Meter(quiet=as_json) as meter:
+    with present(place.folder), Meter(quiet=as_json) as meter:
         facts = asyncio.run(work(meter))
     pairs_or_json(facts, as_json=as_json)
 

@@ -22,6 +22,7 @@ from .options import (
     Keystore,
     NetworkName,
 )
+from .presence import present
 from .service import folder_of, running, say_ready, until_told
 
 
@@ -61,4 +62,5 @@ def run(
             say_ready("intermediary", name, facts, as_json=as_json)
             await until_told(agent.engine.check)
 
-    asyncio.run(serve())
+    with present(place.folder):
+        asyncio.run(serve())

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,8 +24,9 @@ from .options import (
     Keystore,
     NetworkName,
 )
+from .presence import present, running_process
 from .report import pairs_or_json
-from .service import folder_of, running, say_ready, until_told
+from .service import SETTLE, folder_of, running, say_ready, until_told
 
 if TYPE_CHECKING:
     from offchain.agents.relay import RelayAgent
@@ -53,16 +56,23 @@ def run(
     verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a relay: forward cells, be paid for them, and settle when told to."""
+    """Run a relay: forward cells, be paid for them, and settle when told to.
+
+    With --settle a relay that runs is told to settle, and goes on serving; one that does not run
+    comes up for as long as that takes.
+    """
     from offchain.agents.place import AgentPlace
     from offchain.agents.relay import RelayAgent
 
     from .logs import to_standard_error
 
+    home = folder_of(folder, name)
+    if settle and (process := running_process(home)) is not None:
+        os.kill(process, SETTLE)
+        pairs_or_json({"relay": name, "told_process": process}, as_json=as_json)
+        return
     to_standard_error(verbose=verbose)
-    place = AgentPlace(
-        folder_of(folder, name), find(network).host, deployments, directory, host=host, port=port
-    )
+    place = AgentPlace(home, find(network).host, deployments, directory, host=host, port=port)
 
     async def serve() -> None:
         async with connected(network) as chain:
@@ -83,34 +93,54 @@ def run(
                 return
             facts: dict[str, object] = {"account": "0x" + agent.account.hex()}
             say_ready("relay", name, facts, as_json=as_json)
-            await _serve(agent)
+            await _serve(agent, as_json=as_json)
 
-    asyncio.run(serve())
+    # Until the relay is up there is nothing to settle, and the signal must not end it.
+    signal.signal(SETTLE, signal.SIG_IGN)
+    with present(home):
+        asyncio.run(serve())
 
 
-async def _serve(agent: RelayAgent) -> None:
+async def _serve(agent: RelayAgent, *, as_json: bool) -> None:
     """Serve at once; the channels open when enough other relays are there to hide among."""
-    # A task failure surfaces through the engine; this one has to be looked at as well.
-    preparing = asyncio.create_task(agent.prepare())
+
+    async def settle() -> None:
+        pairs_or_json(await _settle(agent), as_json=as_json)
+
+    # The engine watches its own tasks; these have to be watched here.
+    work: set[asyncio.Task[None]] = {asyncio.create_task(agent.prepare())}
 
     def check() -> None:
         agent.engine.check()
-        if preparing.done():
-            preparing.result()
+        for task in [one for one in work if one.done()]:
+            work.discard(task)
+            task.result()
 
     try:
-        await until_told(check)
+        await until_told(check, on_settle=lambda: work.add(asyncio.create_task(settle())))
     finally:
-        preparing.cancel()
-        await asyncio.gather(preparing, return_exceptions=True)
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
 
 
 async def _settle(agent: RelayAgent) -> dict[str, object]:
+    """Close, claim and cash out; what the ledger still has to decide can be withdrawn later."""
     await agent.close_sessions()
     await agent.claim_guards()
     await agent.cash_out()
+    withdrawn = await agent.withdraw()
     return {
         "received": agent.received,
         "guard_received": agent.guard_received,
-        "withdrawn": await agent.withdraw(),
+        "withdrawn": withdrawn,
+        "channels_not_paid_out": _unsettled(agent),
+        # Each needs gas of its own to withdraw what guards' clients have paid to it.
+        "payout_addresses": ["0x" + payout.hex() for payout, _ in agent.payouts()],
     }
+
+
+def _unsettled(agent: RelayAgent) -> int:
+    from offchain.protocol.wallet import Settled
+
+    return sum(not isinstance(one, Settled) for one in agent.wallets())

@@ -13,6 +13,9 @@ from typing import Protocol
 from .options import AGENTS
 from .report import pairs_or_json
 
+SETTLE = signal.SIGUSR1
+"""Asks a running agent to settle."""
+
 CHECK_SECONDS = 0.5
 """How often a running agent is asked whether one of its tasks has failed."""
 
@@ -37,12 +40,20 @@ async def running(agent: Agent) -> AsyncIterator[None]:
         await agent.stop()
 
 
-async def until_told(check: Callable[[], None] = lambda: None) -> None:
-    """Wait for an interrupt or a termination signal; `check` raises if something has failed."""
+async def until_told(
+    check: Callable[[], None] = lambda: None, on_settle: Callable[[], None] | None = None
+) -> None:
+    """Wait for an interrupt or a termination signal.
+
+    `check` is called now and then and raises if something has failed; `on_settle` is called on
+    `SETTLE`, while the agent goes on serving.
+    """
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, told.set)
+    if on_settle is not None:
+        loop.add_signal_handler(SETTLE, on_settle)
     try:
         while not told.is_set():
             check()
@@ -52,7 +63,7 @@ async def until_told(check: Callable[[], None] = lambda: None) -> None:
             except TimeoutError:
                 continue
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, SETTLE):
             loop.remove_signal_handler(number)
 
 
