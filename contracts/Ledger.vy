@@ -2,6 +2,7 @@
 # pragma version 0.4.3
 # pragma evm-version prague
 # pragma nonreentrancy on
+# pragma optimize codesize
 """
 @title The moneTor ledger
 @license GNU Affero General Public License v3.0 only

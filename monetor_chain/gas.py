@@ -73,9 +73,7 @@ def _warm_up(stage: Rehearsal) -> None:
     stage.enrich(other, DEPOSIT)
     group = stage.open_group(other, Role.RELAY, 0, FUND)
     signature = stage.close_signature(group, 1, 1_000)
-    stage.send(
-        stage.ledger.functions.close(group, 1, 1_000, signature, NO_AUTHORISATION), other
-    )
+    stage.send(stage.ledger.functions.close(group, 1, 1_000, signature, NO_AUTHORISATION), other)
 
 
 def _cooperative(stage: Rehearsal) -> dict[str, int]:
@@ -127,9 +125,7 @@ def _relay_session(stage: Rehearsal) -> dict[str, int]:
     cid = stage.open_group(relay, Role.RELAY, DEPOSIT, FUND, GROUP_SIZE) << 8
     terms = stage.terms(1024)
     b_full = DEPOSIT + terms.n * terms.delta_r
-    claim = stage.nano_claim(
-        Role.RELAY, cid, terms, stage.secret(), b_full, worst_k(terms.n)
-    )
+    claim = stage.nano_claim(Role.RELAY, cid, terms, stage.secret(), b_full, worst_k(terms.n))
     posting = _gas(stage, stage.ledger.functions.nano_refund(*claim), relay)
     stage.travel(stage.ledger.functions.channel(cid).call()[1] + 1)
     resolving = _gas(stage, stage.ledger.functions.resolve(cid), watcher)
@@ -201,7 +197,5 @@ def _guard(stage: Rehearsal) -> dict[str, int]:
     signature = client.sign(stage.digest(voucher_struct(*voucher)))
     call: Callable[..., object] = stage.ledger.functions.claim_guard
     return {
-        "guard_claim": _gas(
-            stage, call(*voucher, *chain.proof(worst_k(chain.n)), signature), guard
-        )
+        "guard_claim": _gas(stage, call(*voucher, *chain.proof(worst_k(chain.n)), signature), guard)
     }

@@ -13,12 +13,12 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, cast
 
 import coincurve
 import py_arkworks_bls12381 as ark
-from eth_tester import EthereumTester, PyEVMBackend
-from eth_tester.exceptions import TransactionFailed
+from eth_tester import EthereumTester, PyEVMBackend  # type: ignore[import-untyped]
+from eth_tester.exceptions import TransactionFailed  # type: ignore[import-untyped]
 from web3 import EthereumTesterProvider, Web3
 from web3.contract import Contract
 from web3.exceptions import ContractLogicError
@@ -192,9 +192,7 @@ class Rehearsal:
         self.parameters = parameters
         self.parties = {
             name: Party(name, address, (i + 1).to_bytes(32, "big"))
-            for i, (name, address) in enumerate(
-                zip(ROLES, self.tester.get_accounts(), strict=True)
-            )
+            for i, (name, address) in enumerate(zip(ROLES, self.tester.get_accounts(), strict=True))
         }
         self._random = random.Random(7)
         deployer = self.party("deployer")
@@ -203,9 +201,7 @@ class Rehearsal:
             self.token = self.deploy("Token", False)
         else:
             self.token = self.deploy_code(*token)
-        self.consensus = self.deploy(
-            "Consensus", authorities, 2, TAX_RATE_BP, parameters.words()
-        )
+        self.consensus = self.deploy("Consensus", authorities, 2, TAX_RATE_BP, parameters.words())
         self.pool = self.deploy("TaxPool", self.token.address)
         self.ledger = self.deploy(
             "Ledger", self.token.address, self.consensus.address, self.pool.address, TAX_RATE_BP
@@ -219,9 +215,7 @@ class Rehearsal:
             self.ledger.functions.register_key(self.issuer.public_key, self.issuer.rest_hash),
             intermediary,
         )
-        self.ctx = statements.context(
-            self.chain_id, self.ledger.address, self.issuer.key_hash
-        )
+        self.ctx = statements.context(self.chain_id, self.ledger.address, self.issuer.key_hash)
         for name in ("intermediary", "client", "relay"):
             self.enrich(self.party(name), wealth)
         self.approve(intermediary)
@@ -244,7 +238,8 @@ class Rehearsal:
             {"from": sender, "gas": 15_000_000, "gasPrice": self._gas_price()}
         )
         receipt = self.w3.eth.wait_for_transaction_receipt(transaction)
-        return self.w3.eth.contract(address=receipt["contractAddress"], abi=abi)
+        address = receipt["contractAddress"]
+        return cast(Contract, self.w3.eth.contract(address=address, abi=abi))
 
     def _gas_price(self) -> int:
         return int(self.w3.eth.get_block("latest")["baseFeePerGas"]) * 2
@@ -269,9 +264,7 @@ class Rehearsal:
         following = chain.header
         chain.header = following.copy(timestamp=timestamp)
         try:
-            call.call(
-                {**fields, "gasPrice": self._gas_price()}, block_identifier="pending"
-            )
+            call.call({**fields, "gasPrice": self._gas_price()}, block_identifier="pending")
         except (ContractLogicError, TransactionFailed) as error:
             return str(error.args[0]).removeprefix("execution reverted: ")
         finally:
@@ -326,9 +319,7 @@ class Rehearsal:
         )
         return not_after, account.sign(self.digest(struct))
 
-    def permit(
-        self, owner: Party, value: int, deadline: int = 2**64 - 1
-    ) -> tuple[int, int, bytes]:
+    def permit(self, owner: Party, value: int, deadline: int = 2**64 - 1) -> tuple[int, int, bytes]:
         """An ERC-2612 permit for the ledger with the owner's current nonce."""
         nonce = self.token.functions.nonces(owner.address).call()
         kind = statements.keccak256(
@@ -365,9 +356,7 @@ class Rehearsal:
 
     def refund_token(self, role: Role, cid: int, wpk: int, balance: int) -> bytes:
         """rt for a channel, wallet and balance."""
-        return self.issuer.sign(
-            statements.tag(TokenKind.REFUND, role, self.ctx), cid, wpk, balance
-        )
+        return self.issuer.sign(statements.tag(TokenKind.REFUND, role, self.ctx), cid, wpk, balance)
 
     def terms(self, n: int | None = None, t_exp: int | None = None, **changes: Any) -> NanoTerms:
         """Session terms that follow the parameters, on a shared hash chain."""

@@ -99,9 +99,7 @@ def post_session(
 def reveal(stage: Rehearsal, terms: NanoTerms, k: int) -> Any:
     """`reveal` by a third party."""
     proof = payment_chain(terms.n).proof(k)
-    return stage.send(
-        stage.ledger.functions.reveal(words(terms), *proof), stage.party("watcher")
-    )
+    return stage.send(stage.ledger.functions.reveal(words(terms), *proof), stage.party("watcher"))
 
 
 def claims(stage: Rehearsal, terms: NanoTerms) -> tuple[int, int]:

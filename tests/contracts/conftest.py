@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""One chain with the deployed contracts for the whole session; every test starts from a snapshot."""
+"""One chain with the deployed contracts for the whole session, and a snapshot for every test."""
 
 from __future__ import annotations
 

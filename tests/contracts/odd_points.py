@@ -4,8 +4,14 @@
 from __future__ import annotations
 
 from py_ecc.bls.point_compression import modular_squareroot_in_FQ2
-from py_ecc.optimized_bls12_381 import FQ2, b2, field_modulus, is_on_curve, multiply
-from py_ecc.optimized_bls12_381 import curve_order as order
+from py_ecc.optimized_bls12_381 import (
+    FQ2,
+    b2,
+    curve_order as order,
+    field_modulus,
+    is_on_curve,
+    multiply,
+)
 
 
 def _coordinate(value: int) -> bytes:
@@ -43,9 +49,7 @@ def g2_outside_subgroup() -> bytes:
             point = (abscissa, root, FQ2.one())
             assert is_on_curve(point, b2)
             assert multiply(point, order)[2] != FQ2.zero()
-            return b"".join(
-                _coordinate(int(c)) for c in (*abscissa.coeffs, *root.coeffs)
-            )
+            return b"".join(_coordinate(int(c)) for c in (*abscissa.coeffs, *root.coeffs))
         x += 1
 
 

@@ -102,9 +102,7 @@ class Model:
             self.credit[group.role] += channel.bond
         channel.state, channel.deadline, channel.secret = State.CLOSING, deadline, secret
 
-    def refund(
-        self, group: Group, channel: Channel, balance: int, secret: bytes, now: int
-    ) -> bool:
+    def refund(self, group: Group, channel: Channel, balance: int, secret: bytes, now: int) -> bool:
         if not self._claimable(group, channel, now):
             return False
         self._post(group, channel, now + self.parameters.dispute_window, secret)

@@ -94,9 +94,7 @@ def test_nobody_else_without_a_signature(stage: Rehearsal, action: str, sender: 
         stage.send(case.call(NO_AUTHORISATION), stage.party(sender))
     with refused("authorisation: signature"):
         stage.send(case.call((2**64, b"")), stage.party(sender))
-    forged = stage.authorise(
-        stage.party(sender), case.action, case.identifier, *case.arguments
-    )
+    forged = stage.authorise(stage.party(sender), case.action, case.identifier, *case.arguments)
     with refused("authorisation: signature"):
         stage.send(case.call(forged), stage.party(sender))
 
@@ -142,9 +140,7 @@ def test_expiry(stage: Rehearsal, action: str) -> None:
     """Invariant L4: a stale authorisation forfeits everything in the wrong hands."""
     case, watcher, relay = _case(stage, action), stage.party("watcher"), stage.party(ACCOUNT)
     last = stage.now() + 500
-    auth = stage.authorise(
-        relay, action, case.identifier, *case.arguments, not_after=last
-    )
+    auth = stage.authorise(relay, action, case.identifier, *case.arguments, not_after=last)
     with refused("authorisation: signature"):
         stage.send(case.call((last + 1, auth[1])), watcher)
     snapshot = stage.tester.take_snapshot()
@@ -159,9 +155,7 @@ def test_expiry(stage: Rehearsal, action: str) -> None:
 def test_preimages_are_not_covered(stage: Rehearsal) -> None:
     """Invariant L4: a watcher claims at the best k it knows with a signature made before."""
     case, terms = _case(stage, "nano_refund"), stage.terms()
-    auth = stage.authorise(
-        stage.party(ACCOUNT), case.action, case.identifier, *case.arguments
-    )
+    auth = stage.authorise(stage.party(ACCOUNT), case.action, case.identifier, *case.arguments)
     reveal(stage, terms, 21)
     assert stage.send(case.call(auth), stage.party("watcher"))["status"] == 1
 
@@ -184,9 +178,10 @@ def test_funds_come_from_the_account_not_the_sender(stage: Rehearsal) -> None:
     """Invariant L25: whoever submits an opening, the account's tokens pay for it."""
     case, relay = _case(stage, "open"), stage.party(ACCOUNT)
     auth = stage.authorise(relay, "open", case.identifier, *case.arguments)
-    balance: Callable[[Party], int] = lambda party: stage.token.functions.balanceOf(
-        party.address
-    ).call()
+
+    def balance(party: Party) -> int:
+        return int(stage.token.functions.balanceOf(party.address).call())
+
     before = balance(relay)
     stage.send(case.call(auth), stage.party("watcher"))
     assert before - balance(relay) == 2 * DEPOSIT

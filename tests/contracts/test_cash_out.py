@@ -125,9 +125,7 @@ def test_an_answered_request_keeps_its_bond(stage: Rehearsal) -> None:
     bond = stage.parameters.close_bond
     before = wealth(stage, account)
     for index in (0, 1):
-        stage.send(
-            stage.ledger.functions.request_close(cid + index), stage.party("intermediary")
-        )
+        stage.send(stage.ledger.functions.request_close(cid + index), stage.party("intermediary"))
     post_refund(stage, CLIENT, cid, DEPOSIT, stage.secret())
     _close(stage, CLIENT, cid >> 8, 0b11, 7)
     assert gains(before, wealth(stage, account)) == (7 + bond, 2 * ESCROW - 7 - bond, 0)

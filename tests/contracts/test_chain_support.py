@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 from eth.vm.forks.cancun import CancunVM
 from eth_tester import EthereumTester, PyEVMBackend
-from web3 import EthereumTesterProvider, Web3
 from eth_tester.exceptions import TransactionFailed
+from web3 import EthereumTesterProvider, Web3
 
 from monetor_chain.compiler import CONTRACTS, compile_contract
 from monetor_chain.rehearsal import Rehearsal, TokenIssuer

@@ -40,9 +40,7 @@ def _claim(stage: Rehearsal, cid: int, t_p: int, secret: bytes, role: Role = Rol
 
 
 def _send(stage: Rehearsal, arguments: list[Any]):
-    return stage.send(
-        stage.ledger.functions.refund_conditional(*arguments), stage.party("client")
-    )
+    return stage.send(stage.ledger.functions.refund_conditional(*arguments), stage.party("client"))
 
 
 def test_until_the_deadline_and_not_longer(stage: Rehearsal) -> None:

@@ -195,9 +195,7 @@ def test_pinned_for_life(stage: Rehearsal) -> None:
     _next_epoch(stage)
     post_refund(stage, Role.CLIENT, cid, 5, stage.secret())
     assert deadline(stage, cid) == stage.now() + 120
-    receipt = stage.send(
-        stage.ledger.functions.request_close(cid + 1), stage.party("intermediary")
-    )
+    receipt = stage.send(stage.ledger.functions.request_close(cid + 1), stage.party("intermediary"))
     event = stage.events(receipt, "CloseRequested")[0]
     assert event["deadline"] == stage.now() + 600 and event["bond"] == 5
     record = stage.ledger.functions.guard(gid).call()

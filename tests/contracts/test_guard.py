@@ -45,9 +45,7 @@ def _voucher(stage: Rehearsal, gid: int, **changes: int) -> Voucher:
 def _claim(
     stage: Rehearsal, voucher: Voucher, k: int, signer: str = "client", sender: str = "watcher"
 ) -> Any:
-    signature = stage.party(signer).sign(
-        stage.digest(statements.voucher_struct(*voucher.fields()))
-    )
+    signature = stage.party(signer).sign(stage.digest(statements.voucher_struct(*voucher.fields())))
     call = stage.ledger.functions.claim_guard(
         *voucher.fields(), *payment_chain(128).proof(k), signature
     )
@@ -110,7 +108,9 @@ def test_roll_over_to_a_new_chain(stage: Rehearsal) -> None:
     assert stage.ledger.functions.guard(gid).call()[4] == 8_300
 
 
-@pytest.mark.parametrize(("base", "k"), [(0, 128), (DEPOSIT - 99, 1), (DEPOSIT + 1, 0), (2**256 - 1, 0)])
+@pytest.mark.parametrize(
+    ("base", "k"), [(0, 128), (DEPOSIT - 99, 1), (DEPOSIT + 1, 0), (2**256 - 1, 0)]
+)
 def test_never_above_the_deposit(stage: Rehearsal, base: int, k: int) -> None:
     """Invariant L20."""
     gid = _open(stage, DEPOSIT if base else 12_799)
@@ -178,7 +178,15 @@ def test_only_the_clients_vouchers(stage: Rehearsal) -> None:
     signature = stage.party("client").sign(
         stage.digest(statements.voucher_struct(*voucher.fields()))
     )
-    for field, value in ((0, other), (1, 2), (2, 5), (3, 64), (4, bytes(32)), (5, bytes(32)), (6, 1)):
+    for field, value in (
+        (0, other),
+        (1, 2),
+        (2, 5),
+        (3, 64),
+        (4, bytes(32)),
+        (5, bytes(32)),
+        (6, 1),
+    ):
         fields = list(voucher.fields())
         fields[field] = value
         if field == 6:
@@ -227,6 +235,4 @@ def test_deposit_bounds(stage: Rehearsal, deposit: int) -> None:
             client,
         )
     with refused("guard_channels: terms"):
-        stage.send(
-            stage.ledger.functions.open_guard("0x" + "00" * 20, DEPOSIT, NO_PERMIT), client
-        )
+        stage.send(stage.ledger.functions.open_guard("0x" + "00" * 20, DEPOSIT, NO_PERMIT), client)

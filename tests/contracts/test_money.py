@@ -94,9 +94,7 @@ def odd(odd_stage: Rehearsal) -> Iterator[Rehearsal]:
     ],
     ids=["fee", "false", "reverts", "delivers nothing"],
 )
-def test_nothing_is_credited_that_did_not_arrive(
-    odd: Rehearsal, mode: int, reason: str
-) -> None:
+def test_nothing_is_credited_that_did_not_arrive(odd: Rehearsal, mode: int, reason: str) -> None:
     """Invariant L19."""
     odd.send(odd.token.functions.set_mode(mode), odd.party("stranger"))
     intermediary = odd.party("intermediary")

@@ -189,9 +189,7 @@ def test_a_submitted_permit_does_not_block_opening(stage: Rehearsal) -> None:
     value, expiry, signature = stage.permit(client, 3 * DEPOSIT)
     r, s, v = signature[:32], signature[32:64], signature[64]
     stage.send(
-        stage.token.functions.permit(
-            client.address, stage.ledger.address, value, expiry, v, r, s
-        ),
+        stage.token.functions.permit(client.address, stage.ledger.address, value, expiry, v, r, s),
         watcher,
     )
     permit = (value, expiry, signature)

@@ -20,9 +20,7 @@ def _register(stage: Rehearsal, key: bytes, rest: bytes, role: str = "stranger")
 
 def test_key_hash_and_context_are_the_agreed_ones(stage: Rehearsal) -> None:
     issuer = TokenIssuer(2)
-    event = stage.events(
-        _register(stage, issuer.public_key, issuer.rest_hash), "KeyRegistered"
-    )[0]
+    event = stage.events(_register(stage, issuer.public_key, issuer.rest_hash), "KeyRegistered")[0]
     ledger = stage.ledger.functions
     assert event["key_hash"] == issuer.key_hash
     assert event["owner"] == stage.party("stranger").address

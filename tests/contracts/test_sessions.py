@@ -262,9 +262,7 @@ def test_malformed_terms(stage: Rehearsal, changes: dict[str, int]) -> None:
     with refused("preimages: terms"):
         _send(stage, RELAY, claim)
     with refused("preimages: terms"):
-        stage.send(
-            stage.ledger.functions.reveal(words(terms), *proof), stage.party("watcher")
-        )
+        stage.send(stage.ledger.functions.reveal(words(terms), *proof), stage.party("watcher"))
 
 
 @pytest.mark.parametrize(
@@ -348,9 +346,7 @@ def test_batch_is_authorised_item_by_item(stage: Rehearsal) -> None:
     claim = stage.nano_claim(RELAY, cid, terms, stage.secret(), DEPOSIT, 0)
     assert claim[-1] == NO_AUTHORISATION
     with refused("authorisation: expired"):
-        stage.send(
-            stage.ledger.functions.batch_nano_refund([claim]), stage.party("intermediary")
-        )
+        stage.send(stage.ledger.functions.batch_nano_refund([claim]), stage.party("intermediary"))
 
 
 def test_lock_in_the_event_is_the_session_lock(stage: Rehearsal) -> None:

@@ -7,8 +7,7 @@ from fractions import Fraction
 from math import floor
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from web3.contract import Contract
 
 from monetor_chain.rehearsal import Rehearsal, TokenIssuer, commitment, payment_chain
@@ -32,9 +31,7 @@ def arithmetic(shared_stage: Rehearsal) -> Contract:
     return shared_stage.deploy_code(*compiled("Arithmetic"))
 
 
-def reference(
-    role: int, deposit: int, fund: int, claim: int, rate: int
-) -> tuple[int, int, int]:
+def reference(role: int, deposit: int, fund: int, claim: int, rate: int) -> tuple[int, int, int]:
     """protocol, "Tax": in exact fractions, so that no rounding rule is copied."""
     tau = Fraction(rate, 10_000)
     if role == 1:

@@ -11,8 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from monetor_chain.errors import TransactionReverted
@@ -52,9 +51,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model = Model(stage.parameters, Fraction(TAX_RATE_BP, 10_000), 300_000)
         self.ids: list[int] = []
         self.offset = stage.token.functions.balanceOf(stage.ledger.address).call() - 300_000
-        self.terms = [
-            stage.terms(32, stage.now() + life) for life in (50, 400, 1_500)
-        ]
+        self.terms = [stage.terms(32, stage.now() + life) for life in (50, 400, 1_500)]
 
     def teardown(self) -> None:
         self.stage.tester.revert_to_snapshot(self.snapshot)
@@ -195,9 +192,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(role=st.sampled_from(Role))
     def withdraw(self, role: Role) -> None:
-        self._send(
-            self.stage.ledger.functions.withdraw(), account_of(self.stage, role), True
-        )
+        self._send(self.stage.ledger.functions.withdraw(), account_of(self.stage, role), True)
         self.model.credit[role] = 0
 
     @rule(amount=st.integers(0, 20_000))

@@ -26,9 +26,7 @@ def _post(stage: Rehearsal, cid: int, wpk: int, balance: int, token: bytes, key:
 
 def test_a_genuine_token_passes(stage: Rehearsal) -> None:
     cid, wpk = open_channel(stage, Role.CLIENT), lock_of(stage.secret())
-    receipt = _post(
-        stage, cid, wpk, BALANCE, stage.refund_token(Role.CLIENT, cid, wpk, BALANCE)
-    )
+    receipt = _post(stage, cid, wpk, BALANCE, stage.refund_token(Role.CLIENT, cid, wpk, BALANCE))
     event = stage.events(receipt, "RefundPosted")[0]
     assert status(stage, cid) == CLOSING_MICRO
     assert event["lock"] == wpk and event["balance"] == BALANCE and event["kind"] == 2
@@ -131,9 +129,7 @@ def test_only_the_pinned_key(stage: Rehearsal) -> None:
     cid, wpk = open_channel(stage, Role.CLIENT), lock_of(stage.secret())
     tag = statements.tag(TokenKind.REFUND, Role.CLIENT, stage.ctx)
     with refused("ledger: token"):
-        _post(
-            stage, cid, wpk, BALANCE, second.sign(tag, cid, wpk, BALANCE), second.public_key
-        )
+        _post(stage, cid, wpk, BALANCE, second.sign(tag, cid, wpk, BALANCE), second.public_key)
     with refused("ledger: token"):
         _post(stage, cid, wpk, BALANCE, stage.refund_token(Role.CLIENT, cid, wpk, BALANCE), b"x")
 
