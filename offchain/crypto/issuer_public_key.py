@@ -18,8 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from monetor_chain.statements import keccak256
-from monetor_chain.statements import key_hash as registered_key_hash
+from monetor_chain.statements import keccak256, key_hash as registered_key_hash
 from offchain.crypto.curve import (
     G1,
     G1_BYTES,

@@ -128,7 +128,10 @@ def absorb_spend(
     terms: NanoTerms,
     nwpk: int,
 ) -> None:
-    """Checks the public values' ranges and adds them and the statement to a transcript."""
+    """Checks the public values' ranges and adds them and the statement to a transcript.
+
+    hash(nT) stands for every field of the terms, price and n among them.
+    """
     check_identifier(tag, "tag")
     check_nonce(nonce, "nonce")
     check_identifier(nwpk, "nwpk")
@@ -137,9 +140,6 @@ def absorb_spend(
     transcript.public("tag", tag)
     transcript.public("nonce", nonce)
     transcript.public("terms", terms.hash())
-    transcript.public("price", terms.price)
-    transcript.public("delta_r", terms.delta_r)
-    transcript.public("n", terms.n)
     transcript.public("nwpk", nwpk)
     transcript.element("com", statement.com)
     transcript.element("N", statement.commitment)

@@ -56,15 +56,75 @@ def test_every_element_is_bound(case: Case, issuer: IssuerKey) -> None:
                 pytest.fail(f"{name} may be exchanged")
 
 
+REASONS = {"identity": "the identity is not allowed", "off subgroup": "not in G"}
+"""What the verifier must say, lest it only failed later and for another reason."""
+
+
 def test_no_element_may_be_malformed_or_the_identity(case: Case, issuer: IssuerKey) -> None:
     for name, data in case.elements().items():
         for i, point in enumerate(_split(data)):
             for kind, bad in bad_encodings(point).items():
+                # sigma comes last, after the proof, which has it hashed.
+                reason = None if name == "sigma" else REASONS.get(kind)
                 pieces = _split(data)
                 pieces[i] = bad
-                with pytest.raises(CryptoError):
+                with pytest.raises(CryptoError, match=reason):
                     case.with_element(name, b"".join(pieces)).verify(issuer)
                     pytest.fail(f"{name}: {kind}")
+
+
+def _hashed_before_the_announcements(
+    case: Case, issuer: IssuerKey, monkeypatch: pytest.MonkeyPatch
+) -> bytes:
+    seen: list[bytes] = []
+
+    def record(self: Transcript, announcements: object) -> int:
+        seen.append(b"".join(self._items))
+        return 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transcript, "challenge", record)
+        with pytest.raises(CryptoError):
+            case.verify(issuer)
+    assert len(seen) == 1
+    return seen[0]
+
+
+def test_the_challenge_covers_the_whole_statement(
+    case: Case, issuer: IssuerKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Equations bind an element only to what was hashed: an element or a public value outside the
+    # hash can be chosen after the challenge.
+    honest = _hashed_before_the_announcements(case, issuer, monkeypatch)
+    variants = {}
+    for name, data in case.elements().items():
+        for i, point in enumerate(_split(data)):
+            pieces = _split(data)
+            pieces[i] = another(issuer.curve, point)
+            variants[f"{name} {i}"] = case.with_element(name, b"".join(pieces))
+    for j in range(case.ranges):
+        start, end = j * G1_BYTES, (j + 1) * G1_BYTES
+        digit = another(issuer.curve, case.proof[start:end])
+        proof = case.proof[:start] + digit + case.proof[end:]
+        variants[f"digit {j}"] = replace(case, proof=proof)
+    for name, value in case.public.items():
+        if name not in case.elements():
+            public = {**case.public, name: other_public(value)}
+            variants[name] = replace(case, public=public)
+    variants["ctx"] = replace(case, ctx=bytes(32))
+    for name, variant in variants.items():
+        changed = _hashed_before_the_announcements(variant, issuer, monkeypatch)
+        assert changed != honest, name
+
+
+def test_public_elements_are_hashed_too(issuer: IssuerKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    for case, name in (
+        (make("nano_close_client", issuer), "commitment"),
+        (make("reissue", issuer), "k"),
+    ):
+        honest = _hashed_before_the_announcements(case, issuer, monkeypatch)
+        variant = case.with_element(name, another(issuer.curve, case.public[name]))
+        assert _hashed_before_the_announcements(variant, issuer, monkeypatch) != honest
 
 
 def test_every_public_value_is_bound(case: Case, issuer: IssuerKey) -> None:

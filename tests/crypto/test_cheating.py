@@ -56,7 +56,7 @@ from tests.crypto.cases import (
     payment_tag,
     wallet,
 )
-from tests.crypto.points import G1_IDENTITY, G2_IDENTITY
+from tests.crypto.points import G1_IDENTITY, G2_IDENTITY, G2_OFF_SUBGROUP
 
 NWPK = identifier()
 
@@ -275,21 +275,76 @@ def test_another_lock_in_com_or_channel_in_n(issuer: IssuerKey) -> None:
         assert not _accepts_setup(issuer, statement, digits.encoded + proof, w)
 
 
-def test_no_token_no_session(issuer: IssuerKey) -> None:
-    w = wallet(issuer)
-    stranger = wallet(IssuerKey.generate(issuer.curve))
-    # Another balance, lock, channel or nonce than signed; another kind of token; another issuer.
-    refund = {**w.messages(), "tag": tag(TokenKind.REFUND, Role.CLIENT, CTX)}
-    for false in (
+def _false_wallets(issuer: IssuerKey, w: Wallet) -> list[Wallet]:
+    """Another balance, lock, channel, nonce or tag than signed; another issuer."""
+    stranger = IssuerKey.generate(issuer.curve)
+    return [
         replace(w, balance=w.balance + 1000),
         replace(w, wpk=identifier()),
         replace(w, cid=identifier()),
         replace(w, token=issuer.sign(**{**w.messages(), "nonce": identifier()})),
+        replace(w, token=issuer.sign(**{**w.messages(), "tag": identifier()})),
+        replace(w, token=stranger.sign(**w.messages())),
+    ]
+
+
+def test_no_token_no_session(issuer: IssuerKey) -> None:
+    w = wallet(issuer)
+    refund = {**w.messages(), "tag": tag(TokenKind.REFUND, Role.CLIENT, CTX)}
+    relays = {**w.messages(), "tag": payment_tag(Role.RELAY)}
+    for false in (
+        *_false_wallets(issuer, w),
         replace(w, token=issuer.sign(**refund)),
-        replace(w, token=issuer.sign(**{**w.messages(), "tag": payment_tag(Role.RELAY)})),
-        replace(w, token=stranger.token),
+        replace(w, token=issuer.sign(**relays)),
     ):
         assert not _accepts_setup(issuer, *_setup(issuer, false), false)
+
+
+def test_no_token_no_relay_leg(issuer: IssuerKey) -> None:
+    w = wallet(issuer, Role.RELAY)
+    for false in _false_wallets(issuer, w):
+        statement, proof, _ = prove_nano_establish(
+            issuer.public, CTX, **false.spend(), terms=TERMS, nwpk=NWPK
+        )
+        with pytest.raises(CryptoError, match="sigma"):
+            verify_nano_establish(
+                issuer,
+                CTX,
+                statement,
+                proof,
+                tag=false.tag,
+                nonce=false.nonce,
+                terms=TERMS,
+                nwpk=NWPK,
+            )
+
+
+def test_no_token_no_payment(issuer: IssuerKey) -> None:
+    w = wallet(issuer)
+    for false in _false_wallets(issuer, w):
+        assert not _payer(issuer, false, AMOUNT, random_scalar())
+        statement, proof, _ = prove_pay_payee(
+            issuer.public,
+            CTX,
+            **false.spend(),
+            amount=AMOUNT,
+            s=random_scalar(),
+            payment_deadline=DEADLINE,
+            wpk_payer=1,
+            **_new(),
+        )
+        with pytest.raises(CryptoError, match="sigma"):
+            verify_pay_payee(
+                issuer,
+                CTX,
+                statement,
+                proof,
+                tag=false.tag,
+                nonce=false.nonce,
+                wpk=false.wpk,
+                payment_deadline=DEADLINE,
+                wpk_payer=1,
+            )
 
 
 def test_an_identity_signature_spends_nothing(
@@ -299,6 +354,24 @@ def test_an_identity_signature_spends_nothing(
     w = wallet(issuer, balance=2**31)
     monkeypatch.setattr(possession, "show", lambda pk, token, t: G2_IDENTITY * 2)
     assert not _accepts_setup(issuer, *_setup(issuer, w), w)
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_a_signature_outside_the_subgroup_spends_nothing(
+    issuer: IssuerKey, half: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w, show = wallet(issuer), possession.show
+
+    def false_show(pk: Any, token: bytes, t: int) -> bytes:
+        shown = show(pk, token, t)
+        return G2_OFF_SUBGROUP + shown[96:] if half == 0 else shown[:96] + G2_OFF_SUBGROUP
+
+    monkeypatch.setattr(possession, "show", false_show)
+    statement, proof = _setup(issuer, w)
+    with pytest.raises(CryptoError, match="not in G2"):
+        verify_nano_setup(
+            issuer, CTX, statement, proof, tag=w.tag, nonce=w.nonce, terms=TERMS, nwpk=NWPK
+        )
 
 
 def test_public_messages_cannot_move_into_k(issuer: IssuerKey) -> None:
@@ -423,6 +496,21 @@ def test_the_tags_base_is_refused(issuer: IssuerKey) -> None:
     shift = curve.mul_g2(curve.g2, issuer.y[0] * 99)
     assert not _cheat_opening(issuer, shift, shift)
     assert not _cheat_opening(issuer, None, shift)
+
+
+def test_requests_are_never_the_identity(issuer: IssuerKey) -> None:
+    # t = wpk' = nonce' = 0 opens the identity honestly, so only the decoder refuses it.
+    pk, curve = issuer.public, issuer.curve
+    one, t = curve.mul_g2(curve.g2, 0), random_scalar()
+    other = curve.mul_g2(curve.g2, t)
+    for d_rt, d_pt, t_rt, t_pt in ((one, other, 0, t), (other, one, t, 0)):
+        quotient = curve.add_g2(d_pt, curve.neg_g2(d_rt))
+        request = TokenRequest(curve.encode_g2(d_rt), curve.encode_g2(d_pt))
+        transcript = opening._transcript(CTX, request, Role.CLIENT, 1, FUNDS)
+        witness = {proofs.T_RT: t_rt, proofs.T_PT: t_pt, proofs.NEW_WPK: 0, proofs.NEW_NONCE: 0}
+        proof = sigma.prove(transcript, opening._relation(bases_of(pk), d_rt, quotient), witness)
+        with pytest.raises(CryptoError, match="identity"):
+            verify_opening(issuer, CTX, request, proof, role=Role.CLIENT, cid=1, balance=FUNDS)
 
 
 def test_equal_blindings_are_not_made(issuer: IssuerKey) -> None:

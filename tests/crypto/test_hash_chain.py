@@ -84,6 +84,17 @@ def test_a_shorter_or_longer_path_is_refused() -> None:
     assert not _claim(CHAIN, 32, CHAIN.value(32), (good[0][:-1], *good[1:]))
 
 
+def test_a_root_of_another_depth_is_refused() -> None:
+    # A payer may publish any root. The ledger wants log2(n / 16) siblings, so a relay that took
+    # the path of a deeper tree would have counted payments that it cannot claim.
+    deeper = HashChain.generate(64)
+    assert deeper.path(16)
+    for n in (32, 128):
+        assert not verify_checkpoint(
+            n=n, root=deeper.root, index=16, value=deeper.value(16), path=deeper.path(16)
+        )
+
+
 def test_counts_outside_the_chain_are_refused() -> None:
     top, path = CHAIN.value(128), CHAIN.path(128)
     deeper = secrets.token_bytes(32)
