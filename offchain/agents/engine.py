@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -184,16 +185,18 @@ class Engine:
     async def _converse(self, conversation: bytes) -> None:
         assert self._intermediary is not None, "only end users ask an intermediary"
         delay = 0.05
+        failures = 0
         silent_since = self.clock.now()
         while (request := self.store.read().request(conversation)) is not None:
             try:
                 started, cells = time.monotonic(), 0
                 first = request.pcmd
-                async with self._intermediary.circuit() as link:
+                async with self._intermediary.circuit(failures) as link:
                     while request is not None:
                         pcmd, payload, used = await link.ask(request.pcmd, request.payload)
                         cells += used
                         silent_since = self.clock.now()
+                        failures = 0
                         asked = request
                         self._take_reply(conversation, pcmd, payload)
                         request = self.store.read().request(conversation)
@@ -204,7 +207,10 @@ class Engine:
                     self.measured.add(protocol_of(first), (time.monotonic() - started) * 1e3, cells)
                     return
             except (TransportError, TimeoutError, OSError) as error:
-                self._log.warning("the intermediary does not answer", error=str(error))
+                failures += 1
+                self._log.log(logging.WARNING if failures == 1 else logging.INFO,
+                              "the intermediary does not answer",
+                              error=str(error))
             patience = PATIENCE_MARGINS * self.moment().parameters.safety_margin
             if self.clock.now() - silent_since > patience:
                 self._log.warning("the intermediary counts as silent",

@@ -66,10 +66,18 @@ class IntermediaryPort:
         self._hops_between = hops_between
 
     @asynccontextmanager
-    async def circuit(self) -> AsyncIterator[Link]:
-        """A fresh circuit over random relays."""
+    async def circuit(self, attempt: int = 0) -> AsyncIterator[Link]:
+        """A fresh circuit over random relays.
+
+        After a failed `attempt` fewer relays may stand in between, but always one, so that a dead
+        relay in a small network does not cut anybody off from its money.
+        """
         relays = list(self._relays())
-        chosen = secrets.SystemRandom().sample(relays, min(self._hops_between, len(relays)))
+        if not relays:
+            raise TransportError("the directory lists no other relay")
+        chance = secrets.SystemRandom()
+        hops = self._hops_between if attempt == 0 else chance.randint(1, self._hops_between)
+        chosen = chance.sample(relays, min(hops, len(relays)))
         circuit = await self._proxy.build_circuit([*chosen, self._intermediary])
         try:
             yield Link(circuit)

@@ -33,6 +33,9 @@ SUCCEED_AT = 0.5
 """A hop's next session is established when this share of the current one is left."""
 ACCEPT_TIMEOUT = 20.0
 """Seconds to wait for a relay to accept a session or a voucher."""
+VOUCHER_TRIES = 10
+VOUCHER_PAUSE = 0.5
+"""Seconds between two attempts to hand the guard its voucher."""
 HOPS = ("guard", "middle", "exit")
 PAYING = "paying:"
 """Prefix of the names of tasks that keep a circuit paid."""
@@ -102,11 +105,15 @@ class PaidCircuit:
             payout = await asyncio.wait_for(self._payout, ACCEPT_TIMEOUT)
             channel = await agent.open_guard(payout, self.circuit.hops[0])
         agent.routes[channel] = (self, 0, True)
-        accepted = self._expect(channel)
-        agent.engine.do(lambda records, moment: agent.machine.guard_voucher(records, channel))
-        if not await self._await(accepted):
-            raise TransportError("the guard does not take the voucher")
-        hop.session = channel
+        for _ in range(VOUCHER_TRIES):
+            accepted = self._expect(channel)
+            agent.engine.do(lambda records, moment: agent.machine.guard_voucher(records, channel))
+            if await self._await(accepted):
+                hop.session, hop.refused = channel, False
+                return
+            # The guard may not have seen the channel on the ledger yet.
+            await asyncio.sleep(VOUCHER_PAUSE)
+        raise TransportError("the guard does not take the voucher")
 
     def _expect(self, session: bytes) -> asyncio.Future[bool]:
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

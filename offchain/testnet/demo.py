@@ -27,7 +27,7 @@ from .statement import Statement, make_statement
 
 DEFAULT_SIZE = 8 * 1024 * 1024
 """Bytes of the file that the demo serves when no URL is given."""
-SETTLING_SPEED = 16.0
+SETTLING_SPEED = 24.0
 """Speed of the dev network's clock while deadlines of the ledger are waited for."""
 
 Say = Callable[[str], None]

@@ -25,7 +25,7 @@ from ..protocol.wallet import InSession, Posted
 from .network import Network
 
 Progress = Callable[[int, int | None], None]
-DISPUTE_SPEED = 16.0
+DISPUTE_SPEED = 24.0
 """Speed of the dev network's clock while a session's expiry is waited for."""
 
 
@@ -193,11 +193,11 @@ def _request_closes(network: Network, account: bytes) -> None:
 
 
 async def wait_for_resolution(network: Network, timeout: float) -> None:
-    """Wait until no channel group holds anything on the ledger any more."""
+    """Wait until no channel of any group holds anything on the ledger any more."""
     async with asyncio.timeout(timeout):
         while True:
             held = int(await network.contracts.token.balance_of(network.deployment.ledger))
-            if held == await network.owed_by_ledger():
+            if held == await network.owed_by_ledger() + await network.open_guard_escrow():
                 return
             await asyncio.sleep(0.25)
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
 
@@ -49,6 +48,8 @@ class FileServer:
                 if request.transport is not None:
                     request.transport.abort()
                 break
-            await response.write(self._body[start:start + CHUNK])
-            await asyncio.sleep(0)
+            try:
+                await response.write(self._body[start:start + CHUNK])
+            except ConnectionError:
+                break  # whoever fetched has gone away
         return response

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monetor_chain.accounts import address_of, dev_key
+from monetor_chain.bindings.ledger import GuardState
 from monetor_chain.chain import Chain
 from monetor_chain.deployment import Contracts, Deployment, bind, deploy
 from monetor_chain.embedded import EmbeddedChain
@@ -21,6 +22,7 @@ from ..agents.directory import Authority
 from ..agents.intermediary import IntermediaryAgent
 from ..agents.place import AgentPlace
 from ..agents.relay import RelayAgent
+from ..protocol.records import Table
 
 RELAYS = ("guard", "middle", "exit")
 GAS_MONEY = 10**18
@@ -161,6 +163,16 @@ class Network:
         for address in addresses:
             owed += int(await ledger.credit(address) + await ledger.vault(address))
         return owed
+
+    async def open_guard_escrow(self) -> int:
+        """What direct channels that nobody has closed still hold."""
+        held = 0
+        for relay in self.relays.values():
+            for _, one in relay.records().scan(Table.GUARD):
+                view = await self.contracts.ledger.guard(int.from_bytes(one.channel, "big"))
+                if view is not None and view.state is not GuardState.CLOSED:
+                    held += view.deposit - view.claimed
+        return held
 
     async def _start(self, agent: Authority | IntermediaryAgent | RelayAgent | ClientAgent
                      ) -> None:

@@ -100,7 +100,7 @@ async def make_statement(network: Network, download: Download | None, *,
 
     pool = int(await network.contracts.tax_pool.holdings())
     left = int(await network.contracts.token.balance_of(network.deployment.ledger))
-    open_credit = await network.owed_by_ledger()
+    owed, escrowed = await network.owed_by_ledger(), await network.open_guard_escrow()
     total_before = sum(network.before.values())
     total_after = sum(party.after for party in parties.values()) + pool
     return Statement(
@@ -109,8 +109,8 @@ async def make_statement(network: Network, download: Download | None, *,
             "seconds": round(download.seconds, 3)},
         parties=parties,
         intermediary={"margin": (price - delta_r) * settled, "fee": after - before},
-        tax_pool=pool, conservation=total_before == total_after and left == open_credit,
-        total_before=total_before, total_after=total_after, left_in_ledger=left - open_credit,
+        tax_pool=pool, conservation=total_before == total_after + escrowed and left == owed + escrowed,
+        total_before=total_before, total_after=total_after, left_in_ledger=left - owed,
         protocols=_protocols(network), dispute=dispute)
 
 
