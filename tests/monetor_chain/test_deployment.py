@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+
 from monetor_chain.accounts import dev_address, dev_key
 from monetor_chain.chain import Chain
 from monetor_chain.compiler import compile_contract

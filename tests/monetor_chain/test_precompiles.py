@@ -13,7 +13,7 @@ from eth.exceptions import VMError
 from eth.precompiles import bls12_g1_add, bls12_g1_msm, bls12_pairing_check
 from py_ecc import optimized_bls12_381 as bls
 
-from monetor_chain import precompiles
+from monetor_chain import precompile_probe as probe, precompiles
 from monetor_chain.statements import GROUP_ORDER
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "eip2537.json").read_text())
@@ -120,3 +120,14 @@ def test_gas_discount_of_long_multiplications(count):
 def test_mode_selects_the_machine():
     assert precompiles.prague_vm("native") is precompiles.NativePragueVM
     assert precompiles.prague_vm("pure") is precompiles.PragueVM
+
+
+def test_the_probes_questions_have_these_answers():
+    double = bls.multiply(bls.G1, 2)
+    assert encode_g1(bls.G1) == probe.G1
+    assert encode_g1(bls.neg(bls.G1)) == probe.MINUS_G1
+    assert encode_g2(bls.G2) == probe.G2
+    assert encode_g1(double) == probe.DOUBLE_G1
+    assert precompiles.g1_add(probe.G1_ADD_PROBE.input) == probe.G1_ADD_PROBE.output
+    assert precompiles.g1_msm(probe.G1_MSM_PROBE.input) == probe.G1_MSM_PROBE.output
+    assert precompiles.pairing_check(probe.PAIRING_PROBE.input) == probe.PAIRING_PROBE.output
