@@ -92,7 +92,7 @@ def require_unspent(records: Records, nonce: int) -> None:
         raise Refused(RefusalCode.REUSED, "the wallet is spent")
 
 
-# --- Locks -----------------------------------------------------------------------------------------
+# --- Locks ---------------------------------------------------------------------------------------
 
 _UNKNOWN = bytes(32)
 
@@ -103,15 +103,13 @@ class Lock:
     """What the intermediary knows of one wpk or nwpk.
 
     `secret` is the revealed wsk (zero while unknown). `taken`: named by a session or a payment, so
-    no other may name it. `retired`: cashed out. `posted`: a claim with it is on the ledger, on
-    channel `cid`.
+    no other may name it. `retired`: cashed out. `posted`: a claim with it is on the ledger.
     """
 
     secret: B32 = _UNKNOWN
     taken: bool = False
     retired: bool = False
     posted: bool = False
-    cid: U248 = 0
 
     @property
     def revoked(self) -> bool:
@@ -163,8 +161,7 @@ def accept_secret(records: Records, secret: bytes, lock: int, name: str) -> Outb
         raise Refused(RefusalCode.PROOF, f"the secret does not open {name}")
     state = lock_state(records, lock)
     if state.posted:
-        _put(records, lock, replace(state, secret=secret))
-        return [refute(state.cid, secret)]
+        return learn_secret(records, secret)
     if state.revoked or state.retired:
         raise Refused(RefusalCode.LOCK, f"{name} was revoked before")
     _put(records, lock, replace(state, secret=secret))
@@ -174,15 +171,29 @@ def accept_secret(records: Records, secret: bytes, lock: int, name: str) -> Outb
 def learn_secret(records: Records, secret: bytes) -> Outbox:
     """Take a secret that became known otherwise (from the ledger), and refute what it refutes."""
     lock = lock_of(secret)
-    state = lock_state(records, lock)
-    _put(records, lock, replace(state, secret=secret))
-    return [refute(state.cid, secret)] if state.posted else []
+    _put(records, lock, replace(lock_state(records, lock), secret=secret))
+    return [refute(one.cid, secret) for _, one in records.scan(
+        Table.CHANNEL, _posted_key(lock), _posted_key(lock, b"\xff" * 32))]
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class PostedLock:
+    """A channel on which a lock was posted. A user may give one lock to wallets of several
+    channels; then its secret must refute every one of them."""
+
+    cid: U248
+
+
+def _posted_key(lock: int, cid: bytes = b"") -> bytes:
+    return b"lock:" + key248(lock) + cid
 
 
 def mark_posted(records: Records, lock: int, cid: int) -> Outbox:
     """A claim with this lock is on the ledger; refute it at once if the lock is revoked."""
-    state = replace(lock_state(records, lock), posted=True, cid=cid)
+    state = replace(lock_state(records, lock), posted=True)
     _put(records, lock, state)
+    records.put(Table.CHANNEL, _posted_key(lock, key248(cid)), PostedLock(cid))
     return [refute(cid, state.secret)] if state.revoked else []
 
 

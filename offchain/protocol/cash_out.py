@@ -11,7 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from monetor_chain.statements import (
-    TokenKind, channel_id, close_struct, tag, typed_digest,
+    TokenKind,
+    channel_id,
+    close_struct,
+    tag,
+    typed_digest,
 )
 
 from ..crypto.ecdsa import recover, sign
@@ -28,6 +32,7 @@ from .moment import Moment
 from .outbox import Done, Note, Outbox, Request, Submit
 from .records import Records, Table, key248, record
 from .wallet import CashingOut, EndUser, Idle, Settled
+
 
 @record
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ def _digest(domain: bytes, ctx: bytes, group: int, channels: int, total: int) ->
     return typed_digest(domain, close_struct(ctx, group, channels, total))
 
 
-# --- End user ----------------------------------------------------------------------------------------
+# --- End user ------------------------------------------------------------------------------------
 
 
 def start(records: Records, user: EndUser, group: int) -> Outbox:
@@ -63,6 +68,8 @@ def start(records: Records, user: EndUser, group: int) -> Outbox:
     found = find_group(records, group)
     if found is None:
         raise ProtocolError("no such group")
+    if records.get(Table.META, _conversation(group)) is not None:
+        raise ProtocolError("the group is being cashed out already")
     shown: list[CashOutWallet] = []
     channels = total = 0
     for index in range(found.count):
@@ -112,7 +119,7 @@ def on_group_closed(records: Records, event: GroupClosed) -> Outbox:
     return [Note("cashed-out", f"{event.total} units")]
 
 
-# --- Intermediary ------------------------------------------------------------------------------------
+# --- Intermediary --------------------------------------------------------------------------------
 
 
 def gone(records: Records, group: int) -> int:
@@ -136,8 +143,8 @@ def answer(records: Records, me: Intermediary, moment: Moment, message: CashOutR
     total = 0
     for wallet in message.wallets:
         answering.retire(records, wallet.wpk)
-        answering.store_answer(records, answering.SPEND, key248(wallet.nonce), (message.PCMD, b"cash-out"),
-                               (CashOutReply.PCMD, b""))
+        answering.store_answer(records, answering.SPEND, key248(wallet.nonce),
+                               (message.PCMD, b"cash-out"), (CashOutReply.PCMD, b""))
         total += wallet.balance
     return Answer(CashOutReply(sign(
         _digest(me.domain, me.ctx, message.group, channels, total), me.signing_key)))

@@ -8,20 +8,36 @@ from typing import Any
 from ..crypto.ecdsa import address_of
 from . import guard, nano_close, nano_establish, nano_pay, nano_setup, pay, wallet as wallets
 from .end_user import Duty, EndUserMachine
-from .errors import ProtocolError
+from .errors import ProtocolError, RefusalCode
 from .ledger import (
-    GuardClosed, GuardCloseRequested, GuardOpened, LedgerEvent,
+    GuardClosed,
+    GuardCloseRequested,
+    GuardOpened,
+    LedgerEvent,
 )
 from .messages import (
-    Acknowledged, ClientCloseCount, GuardAccepted, NanoAccepted, NanoRefundReply, PayeeVoidReply,
-    PayInvoice, PaySecret, PayTerms, PayQuery, PayVerified, RefundTokenReply, WalletTokenReply,
-    pack, unpack,
+    Acknowledged,
+    ClientCloseCount,
+    GuardAccepted,
+    GuardPayout,
+    NanoAccepted,
+    NanoRefundReply,
+    PayInvoice,
+    PayQuery,
+    PaySecret,
+    PayTerms,
+    PayVerified,
+    RefundTokenReply,
+    Refusal,
+    WalletTokenReply,
+    pack,
+    unpack,
 )
 from .moment import Moment, tip
-from .outbox import Done, Note, Outbox, Request
+from .outbox import Done, Note, Outbox, Request, Tell
 from .records import Records, Table
 from .sessions import ClientPhase, ClientSession, Deadline, client_session, set_deadline
-from .wallet import EndUser, Paying
+from .wallet import EndUser, Paying, Renewing
 
 
 class Client(EndUserMachine):
@@ -91,7 +107,7 @@ class Client(EndUserMachine):
 
     # --- Guard channel
 
-    def open_guard(self, records: Records, deposit: int, payout: guard.GuardPayout) -> Outbox:
+    def open_guard(self, records: Records, deposit: int, payout: GuardPayout) -> Outbox:
         """Open a direct channel to the address that a guard named."""
         return guard.on_payout(records, deposit, payout)
 
@@ -120,7 +136,8 @@ class Client(EndUserMachine):
             case GuardAccepted() if message.channel == session:
                 return guard.on_accepted(records, message)
             case PayVerified():
-                return pay.on_verified(records, moment, message.wpk_c)
+                return self._telling(records, moment, message.wpk_c,
+                                     pay.on_verified(records, moment, message.wpk_c))
             case PaySecret():
                 return pay.on_secret(records, moment, message.wsk)
         raise ProtocolError(f"a {type(message).__name__} is not expected here")
@@ -154,16 +171,42 @@ class Client(EndUserMachine):
         payer = pay.transfer(records, wpk_c).payer
         match message:
             case RefundTokenReply() if payer:
-                return pay.on_payer_refund(records, self.user, moment, wpk_c, message)
+                return self._telling(records, moment, wpk_c, pay.on_payer_refund(
+                    records, self.user, moment, wpk_c, message))
             case RefundTokenReply():
                 return pay.on_payee_refund(records, self.user, moment, wpk_c, message)
             case WalletTokenReply() if payer:
                 return pay.on_payer_wallet(records, self.user, wpk_c, message)
             case WalletTokenReply():
                 return pay.on_payee_wallet(records, self.user, wpk_c, message)
-            case PayeeVoidReply() if not payer:
-                return pay.on_void_reply(records, self.user, wpk_c, message)
         raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
+
+    @staticmethod
+    def _telling(records: Records, moment: Moment, wpk_c: int, outbox: Outbox) -> Outbox:
+        if any(isinstance(item, Tell) for item in outbox):
+            set_deadline(records, moment.now + max(1, moment.parameters.safety_margin // 4),
+                         Duty.TELL, pay.session_key(wpk_c))
+        return outbox
+
+    def _tell_due(self, records: Records, moment: Moment, deadline: Deadline) -> Outbox:
+        current = records.get(Table.PAYMENT, deadline.subject[1:])
+        if not isinstance(current, pay.Transfer):
+            return []
+        return self._telling(records, moment, current.wpk_c,
+                             pay.tell_secret(records, moment, current.wpk_c))
+
+    def on_refusal(self, records: Records, moment: Moment, conversation: bytes, refusal: Refusal
+                   ) -> Outbox:
+        """See `EndUserMachine.on_refusal`; some refusals need no claim on the ledger."""
+        kind, _, key = conversation.partition(b":")
+        if (kind == b"session" and refusal.code is RefusalCode.CLAIM
+                and client_session(records, key).phase is ClientPhase.CLOSING):
+            # Somebody has proved more payments since the intermediary told the count.
+            return nano_close.ask_again(records, key)
+        if (kind == b"pay" and refusal.code is not RefusalCode.NOT_YET
+                and pay.on_refused(records, int.from_bytes(key, "big"), refusal.code)):
+            return [Done(conversation), Note("refused", f"pay: {refusal.code.name.lower()}")]
+        return super().on_refusal(records, moment, conversation, refusal)
 
     def give_up(self, records: Records, moment: Moment, conversation: bytes, *,
                 refused: bool = False) -> Outbox:
@@ -177,6 +220,8 @@ class Client(EndUserMachine):
         if kind == b"pay":
             cid = pay.transfer(records, int.from_bytes(key, "big")).cid
             return [Done(conversation), *self.post_claim(records, cid)]
+        if kind == b"pay-terms":
+            return [Done(conversation)]
         return super().give_up(records, moment, conversation, refused=refused)
 
     def claim_session(self, records: Records, terms_hash: bytes) -> Outbox:
@@ -184,9 +229,18 @@ class Client(EndUserMachine):
         current = client_session(records, terms_hash)
         if current.phase in (ClientPhase.CLOSED, ClientPhase.ON_LEDGER):
             return []
-        outbox = self.post_claim(records, current.session.cid)
-        if outbox:
-            nano_setup.mark_on_ledger(records, terms_hash)
+        return self.post_claim(records, current.session.cid)
+
+    def _leave(self, records: Records, cid: int) -> Outbox:
+        outbox = super()._leave(records, cid)
+        for key, one in records.scan(Table.SESSION):
+            if isinstance(one, ClientSession) and one.session.cid == cid and one.phase not in (
+                    ClientPhase.CLOSED, ClientPhase.ON_LEDGER):
+                nano_setup.mark_on_ledger(records, key)
+                outbox.append(Done(nano_setup.conversation(key)))
+        for _, transfer in records.scan(Table.PAYMENT):
+            if isinstance(transfer, pay.Transfer) and transfer.cid == cid and not transfer.done:
+                outbox.append(Done(pay.conversation(transfer.wpk_c)))
         return outbox
 
     def on_ledger(self, records: Records, moment: Moment, event: LedgerEvent) -> Outbox:
@@ -213,6 +267,8 @@ class Client(EndUserMachine):
                     return self.claim_session(records, deadline.subject)
             case Duty.PAY:
                 return self._pay_due(records, moment, deadline)
+            case Duty.TELL:
+                return self._tell_due(records, moment, deadline)
             case Duty.GUARD:
                 current = records.get(Table.GUARD, deadline.subject)
                 if isinstance(current, guard.PaidGuard):
@@ -229,12 +285,20 @@ class Client(EndUserMachine):
         if not isinstance(current, pay.Transfer):
             return []
         wallet = wallets.get(records, current.cid)
-        if not isinstance(wallet, Paying):
+        margin = moment.parameters.safety_margin
+        if isinstance(wallet, Renewing) and not current.done:
+            # The new refund token is there, and the intermediary keeps the wallet token back.
+            if moment.now > current.t_p + 2 * margin:
+                return self.post_claim(records, current.cid)
+            set_deadline(records, current.t_p + 2 * margin + 1, Duty.PAY, deadline.subject)
+            return []
+        if not isinstance(wallet, Paying) or moment.now < current.t_p - 2 * margin:
+            # A deadline of an earlier attempt with the same wallet.
             return []
         if current.payer or wallet.wsk_c != bytes(32):
             # The payer was not told in time, or the payee's claim is not answered: both enforce
             # what they hold while the ledger still takes it.
-            return [Done(pay.conversation(current.wpk_c)), *self.post_claim(records, current.cid)]
+            return self.post_claim(records, current.cid)
         if tip(records).timestamp <= current.t_p:
             set_deadline(records, moment.now + 1, Duty.PAY, deadline.subject)
             return []

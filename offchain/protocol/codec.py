@@ -14,7 +14,7 @@ import dataclasses
 import typing
 from collections.abc import Callable
 from enum import IntEnum
-from functools import lru_cache
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 from monetor_chain.statements import GROUP_ORDER
@@ -212,7 +212,7 @@ def _for(annotation: Any) -> tuple[_Encoder, _Decoder]:
     raise TypeError(f"no encoding is defined for {annotation!r}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _fields(kind: type) -> tuple[tuple[str, tuple[_Encoder, _Decoder]], ...]:
     hints = typing.get_type_hints(kind, include_extras=True)
     return tuple((field.name, _for(hints[field.name])) for field in dataclasses.fields(kind))

@@ -11,20 +11,43 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
+from monetor_chain.statements import channel_id
+
+from ..crypto.errors import CryptoError
 from . import cash_out, establish, wallet as wallets
 from .errors import ProtocolError, RefusalCode
 from .ledger import (
-    CloseRequested, Funded, GroupClosed, LedgerEvent, Opened, Reclaimed, RefundPosted, Refuted,
-    Resolve, Resolved, Block,
+    Block,
+    CloseRequested,
+    Funded,
+    GroupClosed,
+    LedgerEvent,
+    Opened,
+    Reclaimed,
+    RefundPosted,
+    Refuted,
+    Resolve,
+    Resolved,
 )
 from .messages import (
-    CashOutReply, EstablishReply, GroupReply, OpenedReply, Refusal, unpack,
+    CashOutReply,
+    EstablishReply,
+    GroupReply,
+    OpenedReply,
+    Refusal,
+    unpack,
 )
 from .moment import Moment, advance, tip
 from .outbox import Done, Note, Outbox, Submit
 from .records import Records, Table, key248
 from .sessions import Deadline, due, set_deadline, subject_of
-from .wallet import EndUser, Establishing, Idle, Posted, Settled, Wallet
+from .wallet import Claiming, EndUser, Establishing, Idle, Paying, Posted, Settled, Voiding, Wallet
+
+OPENING_MARGINS = 4
+"""After this many safety margins, an intermediary that agreed to a group does not open it."""
+
+REPOST_MARGINS = 2
+"""After this many safety margins, a claim that is not on the ledger is posted again."""
 
 
 class Duty(IntEnum):
@@ -36,6 +59,13 @@ class Duty(IntEnum):
     CLAIM = 4
     PAY = 5
     GUARD = 6
+    TELL = 7
+    ANSWER = 8
+    POSTED = 9
+    REPOST = 10
+    OPENING = 11
+    SHOWN = 12
+    UNSHOW = 13
 
 
 class EndUserMachine:
@@ -54,23 +84,31 @@ class EndUserMachine:
 
     def cash_out(self, records: Records, group: int) -> Outbox:
         """Close the idle channels of a group; see `cash_out.start`."""
-        return cash_out.start(records, self.user, group)
+        outbox = cash_out.start(records, self.user, group)
+        set_deadline(records, tip(records).timestamp + 1, Duty.SHOWN, subject_of(group))
+        return outbox
 
     def post_claim(self, records: Records, cid: int) -> Outbox:
-        """Close one channel on the ledger with its live claim, without the intermediary."""
+        """Close one channel on the ledger with its live claim, without the intermediary.
+
+        The wallet takes part in nothing more, but it is kept until the ledger has taken the claim:
+        a transaction that is lost or reverts is followed by another.
+        """
         wallet = wallets.get(records, cid)
         call = None if wallet is None else wallets.claim(records, wallet)
-        if call is None:
+        if wallet is None or call is None:
             return []
-        wallets.put(records, cid, Posted(cid, 0))
-        outbox: Outbox = [Submit(b"claim:" + key248(cid), call),
-                          Note("claim-posted", type(call).__name__)]
-        return outbox + [Done(conversation) for conversation in self._conversations(wallet, cid)]
+        group = establish.find_group(records, cid >> 8)
+        if group is None or group.phase is not establish.GroupPhase.OPEN:
+            return []
+        wallets.put(records, cid, wallets.claiming(cid, wallet))
+        set_deadline(records, tip(records).timestamp + 1, Duty.POSTED, subject_of(cid))
+        return [Submit(b"claim:" + key248(cid), call), Note("claim-posted", type(call).__name__),
+                *self._leave(records, cid)]
 
-    def _conversations(self, wallet: Wallet | None, cid: int) -> list[bytes]:
-        """Conversations that a posted wallet no longer needs."""
-        session = getattr(wallet, "session", None)
-        return ([b"session:" + session] if session else []) + [b"establish:" + key248(cid)]
+    def _leave(self, records: Records, cid: int) -> Outbox:
+        """A channel is closing on the ledger: end its part in everything else."""
+        return [Done(b"establish:" + key248(cid))]
 
     # --- Replies of the intermediary
 
@@ -83,7 +121,10 @@ class EndUserMachine:
         message = unpack(pcmd, payload)
         if isinstance(message, Refusal):
             return self.on_refusal(records, moment, conversation, message)
-        return self._on_reply(records, moment, conversation, message)
+        try:
+            return self._on_reply(records, moment, conversation, message)
+        except CryptoError as error:
+            raise ProtocolError(f"{type(message).__name__}: {error}") from error
 
     def _on_reply(self, records: Records, moment: Moment, conversation: bytes, message: Any
                   ) -> Outbox:
@@ -119,33 +160,31 @@ class EndUserMachine:
             return done + self.post_claim(records, int.from_bytes(key, "big"))
         if kind == b"cash-out":
             records.delete(Table.META, conversation)
-            group = establish.find_group(records, int.from_bytes(key, "big"))
-            for index in range(group.count if group else 0):
-                cid = (int.from_bytes(key, "big") << 8) | index
-                if isinstance(wallets.get(records, cid), wallets.CashingOut):
-                    done += self.post_claim(records, cid)
+            return done + self._claim_shown(records, int.from_bytes(key, "big"))
         return done
 
     # --- Ledger
 
     def on_ledger(self, records: Records, moment: Moment, event: LedgerEvent) -> Outbox:
-        """Follow the ledger; events come in chain order and before the `Block` that confirms them."""
+        """Follow the ledger; events come in chain order, before the `Block` that confirms them."""
         match event:
             case Block():
                 advance(records, event.number, event.timestamp)
-            case Opened():
-                establish.note_opened(records, event)
-            case Funded():
+            case Opened() if establish.note_opened(records, event) is not None:
+                self._await_opening(records, moment, event.group)
+            case Funded() if establish.find_group(records, event.group) is not None:
+                self._await_opening(records, moment, event.group)
                 return establish.on_funded(records, event)
             case Reclaimed():
                 return establish.on_reclaimed(records, event)
             case GroupClosed():
                 return cash_out.on_group_closed(records, event)
             case CloseRequested() if wallets.get(records, event.cid) is not None:
-                return self.post_claim(records, event.cid)
+                return self._on_close_requested(records, moment, event)
             case RefundPosted() if wallets.get(records, event.cid) is not None:
                 wallets.put(records, event.cid, Posted(event.cid, event.deadline))
                 set_deadline(records, event.deadline + 1, Duty.RESOLVE, subject_of(event.cid))
+                return self._leave(records, event.cid)
             case Resolved() if wallets.get(records, event.cid) is not None:
                 wallets.put(records, event.cid, Settled(event.cid, event.to_account))
                 return [Note("channel-settled", f"{event.to_account} units")]
@@ -153,6 +192,23 @@ class EndUserMachine:
                 wallets.put(records, event.cid, Settled(event.cid, 0))
                 return [Note("channel-refuted", "the posted state was revoked")]
         return []
+
+    def _await_opening(self, records: Records, moment: Moment, group: int) -> None:
+        set_deadline(records, moment.now + OPENING_MARGINS * moment.parameters.safety_margin,
+                     Duty.OPENING, subject_of(group))
+
+    def _on_close_requested(self, records: Records, moment: Moment, event: CloseRequested
+                            ) -> Outbox:
+        """Answer at once; but a hidden payment that is under way may end first, within the notice.
+
+        A payee that closes in its middle would leave the payer's secret revealed for nothing.
+        """
+        latest = event.deadline - 2 * moment.parameters.safety_margin
+        if (isinstance(wallets.get(records, event.cid), Paying | Voiding)
+                and moment.now < latest):
+            set_deadline(records, latest, Duty.ANSWER, subject_of(event.cid))
+            return []
+        return self.post_claim(records, event.cid)
 
     # --- Time
 
@@ -164,16 +220,58 @@ class EndUserMachine:
         return outbox
 
     def _on_due(self, records: Records, moment: Moment, deadline: Deadline) -> Outbox:
-        if deadline.what != Duty.RESOLVE:
-            return []
-        cid = int.from_bytes(deadline.subject[1:], "big")
+        subject = int.from_bytes(deadline.subject[1:], "big")
+        later = moment.now + REPOST_MARGINS * moment.parameters.safety_margin
+        match deadline.what:
+            case Duty.RESOLVE:
+                return self._resolve_due(records, moment, subject)
+            case Duty.POSTED:
+                set_deadline(records, later, Duty.REPOST, deadline.subject)
+            case Duty.REPOST if isinstance(wallets.get(records, subject), Claiming):
+                return self.post_claim(records, subject)
+            case Duty.ANSWER:
+                return self.post_claim(records, subject)
+            case Duty.OPENING:
+                return self._opening_due(records, subject)
+            case Duty.SHOWN:
+                set_deadline(records, later, Duty.UNSHOW, deadline.subject)
+            case Duty.UNSHOW:
+                return self._claim_shown(records, subject)
+        return []
+
+    def _resolve_due(self, records: Records, moment: Moment, cid: int) -> Outbox:
         wallet = wallets.get(records, cid)
         if not isinstance(wallet, Posted):
             return []
         if tip(records).timestamp <= wallet.deadline:
-            set_deadline(records, moment.now + 1, Duty.RESOLVE, deadline.subject)
+            set_deadline(records, moment.now + 1, Duty.RESOLVE, subject_of(cid))
             return []
         return [Submit(b"resolve:" + key248(cid), Resolve(cid))]
+
+    def _opening_due(self, records: Records, group: int) -> Outbox:
+        """The intermediary had its time: take back what it does not fund, close what it funded
+        and gave no wallet for."""
+        found = establish.find_group(records, group)
+        if found is None:
+            return []
+        if found.phase is establish.GroupPhase.HALF_OPEN:
+            return establish.reclaim(records, group)
+        outbox: Outbox = []
+        for index in range(found.count):
+            cid = channel_id(group, index)
+            if isinstance(wallets.get(records, cid), Establishing):
+                outbox += self.post_claim(records, cid)
+        return outbox
+
+    def _claim_shown(self, records: Records, group: int) -> Outbox:
+        """Wallets that were shown for a cooperative close which has not come about."""
+        found = establish.find_group(records, group)
+        outbox: Outbox = []
+        for index in range(found.count if found else 0):
+            cid = channel_id(group, index)
+            if isinstance(wallets.get(records, cid), wallets.CashingOut):
+                outbox += self.post_claim(records, cid)
+        return outbox
 
 
 def unfinished(records: Records) -> list[Wallet]:

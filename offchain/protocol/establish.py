@@ -13,19 +13,31 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from monetor_chain.statements import (
-    MAX_GROUP_SIZE, Role, TokenKind, channel_id, group_id, lock_of, tag,
+    MAX_GROUP_SIZE,
+    Role,
+    TokenKind,
+    channel_id,
+    group_id,
+    lock_of,
+    tag,
 )
 
 from ..crypto.issuer import unblind
-from ..crypto.proofs import TokenRequest
 from ..crypto.opening import prove_opening, verify_opening
+from ..crypto.proofs import TokenRequest
 from . import wallet as wallets
 from .answering import Answer, Intermediary
 from .codec import B20, B32, G2, U16, U64, U248
 from .errors import ProtocolError, RefusalCode, Refused
 from .ledger import Fund, Funded, Open, Opened, Reclaim, Reclaimed
 from .messages import (
-    EstablishReply, EstablishRequest, GroupReply, GroupRequest, OpenedReply, OpenedRequest, pack,
+    EstablishReply,
+    EstablishRequest,
+    GroupReply,
+    GroupRequest,
+    OpenedReply,
+    OpenedRequest,
+    pack,
 )
 from .moment import Moment
 from .outbox import Done, Note, Outbox, Request, Submit
@@ -97,7 +109,7 @@ def group_of(records: Records, cid: int) -> Group:
     return group
 
 
-# --- End user ----------------------------------------------------------------------------------------
+# --- End user ------------------------------------------------------------------------------------
 
 
 def start_group(records: Records, user: EndUser, moment: Moment, *, deposit: int, fund: int,
@@ -204,7 +216,7 @@ def wallet_token(user: EndUser, new: Next, blind: bytes) -> bytes:
                    cid=new.cid, nonce=new.nonce, wpk=lock_of(new.wsk), balance=new.balance)
 
 
-# --- Both sides: the group on the ledger -------------------------------------------------------------
+# --- Both sides: the group on the ledger ---------------------------------------------------------
 
 
 def on_reclaimed(records: Records, event: Reclaimed) -> Outbox:
@@ -228,7 +240,7 @@ def note_opened(records: Records, event: Opened) -> Group | None:
     return group
 
 
-# --- Intermediary ------------------------------------------------------------------------------------
+# --- Intermediary --------------------------------------------------------------------------------
 
 
 @record

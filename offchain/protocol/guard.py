@@ -10,7 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from monetor_chain.statements import CHECKPOINT_STRIDE, typed_digest, voucher_struct
+from monetor_chain.statements import (
+    CHECKPOINT_STRIDE,
+    MAX_PAYMENTS,
+    MIN_PAYMENTS,
+    typed_digest,
+    voucher_struct,
+)
 
 from ..crypto.ecdsa import recover, sign
 from ..crypto.errors import CryptoError
@@ -18,10 +24,24 @@ from ..crypto.hash_chain import HashChain
 from .codec import B20, B32, U32, U64
 from .errors import ProtocolError
 from .ledger import (
-    ClaimGuard, CloseGuard, GuardClaimed, GuardClosed, GuardCloseRequested, GuardOpened, OpenGuard,
+    ClaimGuard,
+    CloseGuard,
+    GuardClaimed,
+    GuardClosed,
+    GuardCloseRequested,
+    GuardOpened,
+    OpenGuard,
     RequestCloseGuard,
 )
-from .messages import GuardAccepted, GuardPayment, GuardPayout, GuardQuery, GuardVoucher, Terms, pack
+from .messages import (
+    GuardAccepted,
+    GuardPayment,
+    GuardPayout,
+    GuardQuery,
+    GuardVoucher,
+    Terms,
+    pack,
+)
 from .moment import Moment
 from .nano_pay import chain_of, check_payment
 from .outbox import Note, Outbox, Submit, Tell
@@ -43,7 +63,7 @@ def voucher_digest(domain: bytes, voucher: GuardVoucher) -> bytes:
         voucher.root, voucher.expiry))
 
 
-# --- Client ------------------------------------------------------------------------------------------
+# --- Client --------------------------------------------------------------------------------------
 
 
 @record
@@ -86,7 +106,8 @@ def on_payout(records: Records, deposit: int, message: GuardPayout) -> Outbox:
     return [Submit(b"open-guard:" + message.payout, OpenGuard(message.payout, deposit))]
 
 
-def on_opened_client(records: Records, moment: Moment, account: bytes, event: GuardOpened) -> Outbox:
+def on_opened_client(records: Records, moment: Moment, account: bytes, event: GuardOpened
+                     ) -> Outbox:
     """The channel exists: its gid and price come from the ledger."""
     pending = records.get(Table.GUARD, b"pending:" + event.payout)
     if not isinstance(pending, PendingGuard) or event.client != account:
@@ -185,7 +206,7 @@ def close_due(records: Records, now: int, channel: bytes) -> Outbox:
     return [Submit(b"close-guard:" + channel, CloseGuard(channel))]
 
 
-# --- Guard -------------------------------------------------------------------------------------------
+# --- Guard ---------------------------------------------------------------------------------------
 
 
 @record
@@ -262,7 +283,9 @@ def on_voucher(records: Records, domain: bytes, moment: Moment, message: GuardVo
         raise ProtocolError("voucher: it does not continue the one before")
     if moment.now >= message.expiry - 2 * moment.parameters.safety_margin:
         raise ProtocolError("voucher: its expiry is too near")
-    if message.base > current.deposit or message.n & (message.n - 1) or message.n < 32:
+    if message.base > current.deposit or message.n & (message.n - 1) or not (
+            MIN_PAYMENTS <= message.n <= MAX_PAYMENTS):
+        # Outside these bounds the ledger would refuse every claim.
         raise ProtocolError("voucher: base or n is out of range")
     records.put(Table.GUARD, message.channel, replace(current, voucher=message, best=NOTHING))
     return list(accepted)
@@ -294,7 +317,10 @@ def claim_guard(records: Records, channel: bytes) -> Outbox:
     if owed(current) <= current.claimed:
         return []
     one, best = current.voucher, current.best
-    return [Submit(b"claim-guard:" + channel + one.seq.to_bytes(8, "big"), ClaimGuard(
+    # Every count is a purpose of its own: an earlier claim that is not mined yet must not stand in
+    # for this one.
+    key = channel + one.seq.to_bytes(8, "big") + best.k.to_bytes(4, "big")
+    return [Submit(b"claim-guard:" + key, ClaimGuard(
         channel, one.seq, one.base, one.n, one.hc0, one.root, one.expiry, best.k, best.hc,
         best.path, one.signature))]
 

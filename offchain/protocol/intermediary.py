@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
-from monetor_chain.statements import keccak256
+from monetor_chain.statements import Role, keccak256
 
 from ..crypto.errors import CryptoError
 from . import answering, cash_out, establish, nano_close, nano_establish, nano_setup, pay
@@ -21,14 +21,46 @@ from .answering import SPEND, Answer, Intermediary
 from .codec import B32, U64
 from .errors import ProtocolError, RefusalCode, Refused
 from .ledger import (
-    Block, ClaimKind, CloseRequested, Funded, GroupClosed, LedgerEvent, Opened, PayerRevealed, Reclaimed,
-    RefundPosted, Refuted, RequestClose, Resolve, Resolved, Reveal, Revealed,
+    Block,
+    ClaimKind,
+    CloseRequested,
+    Funded,
+    GroupClosed,
+    LedgerEvent,
+    Opened,
+    PayerRevealed,
+    Reclaimed,
+    RefundPosted,
+    Refuted,
+    RequestClose,
+    Resolve,
+    Resolved,
+    Revealed,
 )
 from .messages import (
-    CashOutRequest, ClientCloseQuery, ClientCloseRequest, ClientCloseReveal, EstablishRequest,
-    GroupRequest, NanoEstablishRequest, NanoEstablishReveal, NanoSetupRequest, NanoSetupReveal,
-    OpenedRequest, PayeeClaim, PayeeRequest, PayeeReveal, PayeeVoid, PayerRequest, PayerReveal,
-    PayQuery, Refusal, RelayCloseRequest, RelayCloseReveal, pack, unpack,
+    CashOutRequest,
+    ClientCloseQuery,
+    ClientCloseRequest,
+    ClientCloseReveal,
+    EstablishRequest,
+    GroupRequest,
+    NanoEstablishRequest,
+    NanoEstablishReveal,
+    NanoSetupRequest,
+    NanoSetupReveal,
+    OpenedRequest,
+    PayeeClaim,
+    PayeeRequest,
+    PayeeReveal,
+    PayeeVoid,
+    PayerRequest,
+    PayerReveal,
+    PayQuery,
+    Refusal,
+    RelayCloseRequest,
+    RelayCloseReveal,
+    pack,
+    unpack,
 )
 from .moment import Moment, advance, tip
 from .outbox import Outbox, Submit
@@ -151,7 +183,7 @@ class IntermediaryMachine:
     # --- Ledger
 
     def on_ledger(self, records: Records, moment: Moment, event: LedgerEvent) -> Outbox:
-        """Follow the ledger; events come in chain order and before the `Block` that confirms them."""
+        """Follow the ledger; events come in chain order, before the `Block` that confirms them."""
         match event:
             case Block():
                 advance(records, event.number, event.timestamp)
@@ -191,11 +223,8 @@ class IntermediaryMachine:
         self._watch(records, moment, event.cid, event.terms_hash, event.deadline)
         outbox = answering.mark_posted(records, event.lock, event.cid)
         session = records.get(Table.SESSION, event.terms_hash)
-        if (event.kind is ClaimKind.NANO and isinstance(session, Session)
-                and session.best.k > session.ledger.k):
-            # A client that claims must be charged what its relay was paid.
-            outbox.append(Submit(b"reveal:" + event.terms_hash, Reveal(
-                session.terms, session.best.k, session.best.hc, session.best.path)))
+        if event.kind is ClaimKind.NANO and isinstance(session, Session):
+            outbox += nano_close.reveal_best(records, event.terms_hash, session)
         return outbox
 
     @staticmethod
@@ -212,6 +241,9 @@ class IntermediaryMachine:
                       else session.ledger)
             records.put(Table.SESSION, event.terms_hash, replace(
                 session, ledger=ledger, ledger_k_r=max(session.ledger_k_r, event.k_r)))
+        else:
+            records.put(Table.CHAIN_HEAD, nano_setup.revealed_key(event.terms_hash),
+                        nano_setup.NonceUse(event.terms_hash))
 
     def _on_resolved(self, records: Records, cid: int) -> None:
         group = establish.find_group(records, cid >> 8)
@@ -223,7 +255,7 @@ class IntermediaryMachine:
         if isinstance(posted, PostedClaim):
             records.delete(Table.CHANNEL, b"posted:" + key248(cid))
             session = records.get(Table.SESSION, posted.terms_hash)
-            if isinstance(session, Session) and group.role is establish.Role.RELAY:
+            if isinstance(session, Session) and group.role is Role.RELAY:
                 records.put(Table.SESSION, posted.terms_hash,
                             replace(session, relay_resolved=True))
 

@@ -26,7 +26,7 @@ class ClaimKind(IntEnum):
     NANO = 4
 
 
-# --- Calls -----------------------------------------------------------------------------------------
+# --- Calls ---------------------------------------------------------------------------------------
 
 
 @record
@@ -198,7 +198,7 @@ LedgerCall: TypeAlias = (
 )
 
 
-# --- Events ----------------------------------------------------------------------------------------
+# --- Events --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +335,7 @@ class Block:
 
 
 LedgerEvent: TypeAlias = (
-    Opened | Funded | Reclaimed | RefundPosted | PayerRevealed | Revealed | Refuted | Resolved | GroupClosed
-    | CloseRequested | GuardOpened | GuardClaimed | GuardCloseRequested | GuardClosed | Block
+    Opened | Funded | Reclaimed | RefundPosted | PayerRevealed | Revealed | Refuted | Resolved
+    | GroupClosed | CloseRequested | GuardOpened | GuardClaimed | GuardCloseRequested | GuardClosed
+    | Block
 )

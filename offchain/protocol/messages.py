@@ -13,8 +13,24 @@ from typing import Annotated, Any, ClassVar
 from monetor_chain.statements import NanoTerms, Role
 
 from .codec import (
-    B20, B32, G1, G2, I64, U8, U16, U32, U64, U248, Ecdsa, Many, Path, Proof, Scalar, Token,
-    decode, encode,
+    B20,
+    B32,
+    G1,
+    G2,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    U248,
+    Ecdsa,
+    Many,
+    Path,
+    Proof,
+    Scalar,
+    Token,
+    decode,
+    encode,
 )
 from .errors import ProtocolError, RefusalCode, Refused
 
@@ -59,7 +75,7 @@ class Refusal:
         return cls(code, about)
 
 
-# --- Establish (section IV-A, "Micropayment channels"; groups of channels) -------------------------
+# --- Establish (section IV-A, "Micropayment channels"; groups of channels) ------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +134,7 @@ class OpenedReply:
     pt: Token
 
 
-# --- Nano-Setup (algorithm 2) ----------------------------------------------------------------------
+# --- Nano-Setup (algorithm 2) --------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +177,7 @@ class Acknowledged:
     PCMD: ClassVar[int] = 0x23
 
 
-# --- Nano-Establish (algorithm 3) ------------------------------------------------------------------
+# --- Nano-Establish (algorithm 3) ----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +222,7 @@ class NanoEstablishReveal:
     r: Scalar
 
 
-# --- Nano-Pay (algorithm 4) ------------------------------------------------------------------------
+# --- Nano-Pay (algorithm 4) ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +235,7 @@ class NanoPayment:
     path: Path
 
 
-# --- Nano-Close (algorithm 5) ----------------------------------------------------------------------
+# --- Nano-Close (algorithm 5) --------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +316,7 @@ class ClientCloseReveal:
     nwsk: B32
 
 
-# --- Pay (hidden micropayment; section IV-A and footnote 7) ------------------------------------------
+# --- Pay (hidden micropayment; section IV-A and footnote 7) ---------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,26 +423,19 @@ class PayeeReveal:
 
 @dataclass(frozen=True, slots=True)
 class PayeeVoid:
-    """R→I: the payment did not happen before T_p; a new wallet over the old balance, please."""
+    """R→I: the payment did not happen before T_p; a new wallet over the old balance, please.
+
+    Answered with its refund token; `PayeeReveal` then gives up the old wallet.
+    """
 
     PCMD: ClassVar[int] = 0x5E
     nonce: U248
-    wsk: B32
     d_rt: G2
     d_pt: G2
     proof: Proof
 
 
-@dataclass(frozen=True, slots=True)
-class PayeeVoidReply:
-    """I→R: refund and wallet token of the new wallet."""
-
-    PCMD: ClassVar[int] = 0x5F
-    rt: Token
-    pt: Token
-
-
-# --- Cash-out --------------------------------------------------------------------------------------
+# --- Cash-out ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,7 +466,7 @@ class CashOutReply:
     signature: Ecdsa
 
 
-# --- Guard channel (direct, transparent) -------------------------------------------------------------
+# --- Guard channel (direct, transparent) ---------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -518,7 +527,7 @@ MESSAGES: dict[int, type[Any]] = {
         RefundTokenReply, RelayCloseReveal, WalletTokenReply, ClientCloseQuery, ClientCloseCount,
         ClientCloseRequest, ClientCloseReveal, PayQuery, PayTerms, PayerRequest, PayeeRequest,
         PayInvoice, PayVerified, PaySecret, PayerReveal, PayeeClaim, PayeeReveal, PayeeVoid,
-        PayeeVoidReply, CashOutRequest, CashOutReply, GuardQuery, GuardPayout, GuardVoucher,
+        CashOutRequest, CashOutReply, GuardQuery, GuardPayout, GuardVoucher,
         GuardAccepted, GuardPayment,
     )
 }

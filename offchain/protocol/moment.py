@@ -71,4 +71,6 @@ def offered_epochs(records: Records, moment: Moment) -> dict[int, NetworkParamet
     allowed = {current}
     if timestamp % moment.parameters.epoch < moment.parameters.safety_margin:
         allowed.add(current - 1)
-    return {epoch: moment.parameters_of(epoch) or moment.parameters for epoch in allowed}
+    # An epoch whose set is not known here takes no sessions: any other set would be a guess.
+    return {epoch: found for epoch in allowed
+            if (found := moment.parameters_of(epoch)) is not None}

@@ -13,27 +13,52 @@ from dataclasses import replace
 from monetor_chain.statements import Role, TokenKind, lock_of, tag
 
 from ..crypto.errors import CryptoError
+from ..crypto.generators import commit
 from ..crypto.hash_chain import verify_claim
 from ..crypto.nano_close import prove_nano_close, verify_nano_close
-from ..crypto.generators import commit
 from ..crypto.proofs import TokenRequest
 from . import answering, wallet as wallets
 from .answering import Answer, Intermediary
 from .errors import ProtocolError, RefusalCode, Refused
 from .establish import ChannelRequest, refund_token, wallet_token
+from .ledger import Reveal
 from .messages import (
-    ClientCloseCount, ClientCloseQuery, ClientCloseRequest, ClientCloseReveal, RefundTokenReply,
-    RelayCloseRequest, RelayCloseReveal, Terms, WalletTokenReply, pack,
+    ClientCloseCount,
+    ClientCloseQuery,
+    ClientCloseRequest,
+    ClientCloseReveal,
+    RefundTokenReply,
+    RelayCloseRequest,
+    RelayCloseReveal,
+    Terms,
+    WalletTokenReply,
+    pack,
 )
 from .moment import Moment, tip
 from .nano_pay import chain_of
 from .nano_setup import conversation
-from .outbox import Done, Note, Outbox, Request
+from .outbox import Done, Note, Outbox, Request, Submit
 from .records import Records, Table
 from .sessions import (
-    ClientPhase, Leg, Phase, RelayPhase, Session, client_session, relay_session, session,
+    ClientPhase,
+    Leg,
+    Phase,
+    RelayPhase,
+    Session,
+    client_session,
+    relay_session,
+    session,
 )
-from .wallet import Closing, EndUser, EndUserSession, Next, Proved, Renewing, proved
+from .wallet import (
+    Closing,
+    EndUser,
+    EndUserSession,
+    InSession,
+    Next,
+    Proved,
+    Renewing,
+    proved,
+)
 
 
 def client_balance(saturated: int, terms: Terms, k: int) -> int:
@@ -74,7 +99,7 @@ def _renewed(records: Records, user: EndUser, cid: int, pt_blind: bytes) -> int:
     return wallet.next.balance
 
 
-# --- Relay -------------------------------------------------------------------------------------------
+# --- Relay ---------------------------------------------------------------------------------------
 
 
 def start_relay(records: Records, user: EndUser, terms_hash: bytes) -> Outbox:
@@ -114,7 +139,7 @@ def on_relay_wallet(records: Records, user: EndUser, terms_hash: bytes, reply: W
     return [Done(conversation(terms_hash)), Note("session-closed", f"balance {balance}")]
 
 
-# --- Client ------------------------------------------------------------------------------------------
+# --- Client --------------------------------------------------------------------------------------
 
 
 def start_client(records: Records, terms_hash: bytes) -> Outbox:
@@ -145,6 +170,14 @@ def on_count(records: Records, user: EndUser, terms_hash: bytes, reply: ClientCl
         terms_hash, reply.k, request.d_rt, request.d_pt, proof)))]
 
 
+def ask_again(records: Records, terms_hash: bytes) -> Outbox:
+    """The count has changed since it was told, and nothing was signed: ask for it once more."""
+    current = client_session(records, terms_hash)
+    wallets.put(records, current.session.cid, InSession(current.session.cid, terms_hash))
+    records.put(Table.SESSION, terms_hash, replace(current, phase=ClientPhase.QUERYING))
+    return [Request(conversation(terms_hash), *pack(ClientCloseQuery(terms_hash)))]
+
+
 def on_client_refund(records: Records, user: EndUser, terms_hash: bytes, reply: RefundTokenReply
                      ) -> Outbox:
     """rt' replaces nrt: now the session may be revoked."""
@@ -168,7 +201,7 @@ def on_client_wallet(records: Records, user: EndUser, terms_hash: bytes, reply: 
     return [Done(conversation(terms_hash)), Note("session-closed", f"balance {balance}")]
 
 
-# --- Intermediary: relay leg ---------------------------------------------------------------------------
+# --- Intermediary: relay leg ---------------------------------------------------------------------
 
 
 def answer_relay_close(records: Records, me: Intermediary, moment: Moment,
@@ -182,18 +215,33 @@ def answer_relay_close(records: Records, me: Intermediary, moment: Moment,
     if not verify_claim(n=terms.n, hc0=terms.hc0, root=terms.root, k=message.k, hc=message.hc,
                         path=message.path):
         raise Refused(RefusalCode.CLAIM, f"{message.k} payments are not proved")
-    if tip(records).timestamp >= terms.t_exp - moment.parameters.safety_margin:
-        # Later, only what the ledger binds the client's leg to as well.
-        if message.k != max(current.best.k, current.ledger_k_r):
-            raise Refused(RefusalCode.TOO_LATE, "after T_exp − μ a session closes only at the "
-                                                "count on the ledger")
+    late = tip(records).timestamp >= terms.t_exp - moment.parameters.safety_margin
+    if late and message.k != max(current.best.k, current.ledger_k_r):
+        # Late, only what the ledger binds the client's leg to as well. Until T_exp the relay can
+        # still put its count there.
+        expired = tip(records).timestamp > terms.t_exp
+        raise Refused(RefusalCode.TOO_LATE if expired else RefusalCode.NOT_YET,
+                      "after T_exp − μ a session closes only at the count on the ledger")
     _verify_close(me, Role.RELAY, current.commitment_r, message.d_rt, message.d_pt, message.proof,
                   -terms.delta_r * (terms.n - message.k), message.terms_hash, message.k)
-    records.put(Table.SESSION, message.terms_hash, replace(
-        current, phase=Phase.RELAY_CLOSING, best=Proved(message.k, message.hc, message.path)))
+    closing = replace(current, phase=Phase.RELAY_CLOSING,
+                      best=Proved(message.k, message.hc, message.path))
+    records.put(Table.SESSION, message.terms_hash, closing)
     _keep_request(records, message.terms_hash, Role.RELAY, message.d_pt)
-    return Answer(RefundTokenReply(me.issuer.blind_sign(
-        message.d_rt, tag=tag(TokenKind.REFUND, Role.RELAY, me.ctx))))
+    reply = RefundTokenReply(me.issuer.blind_sign(
+        message.d_rt, tag=tag(TokenKind.REFUND, Role.RELAY, me.ctx)))
+    return Answer(reply, reveal_best(records, message.terms_hash, closing))
+
+
+def reveal_best(records: Records, terms_hash: bytes, current: Session) -> Outbox:
+    """Put the best count on the ledger if the client has claimed its leg there with less.
+
+    A client that claims must be charged what its relay is paid, whichever of the two comes first.
+    """
+    best = current.best
+    if best.k <= current.ledger.k or not answering.lock_state(records, current.nwpk_c).posted:
+        return []
+    return [Submit(b"reveal:" + terms_hash, Reveal(current.terms, best.k, best.hc, best.path))]
 
 
 def answer_relay_reveal(records: Records, me: Intermediary, moment: Moment,
@@ -209,7 +257,7 @@ def answer_relay_reveal(records: Records, me: Intermediary, moment: Moment,
     return Answer(WalletTokenReply(_issue_wallet(records, me, message.terms_hash, Role.RELAY)))
 
 
-# --- Intermediary: client leg --------------------------------------------------------------------------
+# --- Intermediary: client leg --------------------------------------------------------------------
 
 
 def closing_count(records: Records, current: Session) -> Proved:

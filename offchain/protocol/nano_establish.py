@@ -18,18 +18,37 @@ from .answering import Answer, Intermediary
 from .errors import ProtocolError, RefusalCode, Refused
 from .establish import Group, group_of
 from .messages import (
-    Acknowledged, NanoAccepted, NanoEstablishRequest, NanoEstablishReveal, NanoOffer,
-    NanoRefundReply, Terms, pack,
+    Acknowledged,
+    NanoAccepted,
+    NanoEstablishRequest,
+    NanoEstablishReveal,
+    NanoOffer,
+    NanoRefundReply,
+    Terms,
+    pack,
 )
 from .moment import Moment, expiry, tip
 from .nano_setup import (
-    NonceUse, SpentWallet, conversation, open_wallet_lock, session_of_nonce, spent_wallet,
+    NonceUse,
+    SpentWallet,
+    conversation,
+    open_wallet_lock,
+    session_of_nonce,
+    spent_wallet,
 )
 from .outbox import Done, Note, Outbox, Request, Tell
 from .records import Records, Table, key248
 from .sessions import (
-    ClientPhase, Phase, RelayPhase, RelaySession, client_session, nano_refund_digest,
-    relay_session, require_nano_refund, session, sign_nano_refund,
+    ClientPhase,
+    Phase,
+    RelayPhase,
+    RelaySession,
+    client_session,
+    nano_refund_digest,
+    relay_session,
+    require_nano_refund,
+    session,
+    sign_nano_refund,
 )
 from .wallet import NO_SIGNATURE, NOTHING, EndUser, EndUserSession, InSession, Spending
 
@@ -41,7 +60,7 @@ def relay_cap(group: Group, tax_rate_bp: int) -> int:
     return group.deposit + group.fund * BASIS_POINTS // (BASIS_POINTS + tax_rate_bp)
 
 
-# --- Client ------------------------------------------------------------------------------------------
+# --- Client --------------------------------------------------------------------------------------
 
 
 def offer(records: Records, user: EndUser, moment: Moment, terms_hash: bytes) -> Outbox:
@@ -64,7 +83,7 @@ def on_accepted(records: Records, message: NanoAccepted) -> Outbox:
     return [Note("session-established", message.terms_hash.hex()[:8])]
 
 
-# --- Relay -------------------------------------------------------------------------------------------
+# --- Relay ---------------------------------------------------------------------------------------
 
 
 def on_offer(records: Records, user: EndUser, moment: Moment, cid: int, message: NanoOffer
@@ -149,7 +168,7 @@ def on_refused(records: Records, terms_hash: bytes) -> Outbox:
     return [Done(conversation(terms_hash))]
 
 
-# --- Intermediary ------------------------------------------------------------------------------------
+# --- Intermediary --------------------------------------------------------------------------------
 
 
 def answer_establish(records: Records, me: Intermediary, moment: Moment,

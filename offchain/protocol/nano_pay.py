@@ -15,7 +15,7 @@ from monetor_chain.statements import CHECKPOINT_STRIDE, keccak256
 
 from ..crypto.hash_chain import HashChain, verify_claim
 from .errors import ProtocolError
-from .messages import NanoPayment, Terms, pack
+from .messages import GuardPayment, NanoPayment, Terms, pack
 from .moment import Moment
 from .outbox import Outbox, Tell
 from .records import Records, Table
@@ -29,7 +29,7 @@ def chain_of(seed: bytes, n: int) -> HashChain:
     return HashChain(n, seed)
 
 
-def check_payment(terms: Terms, last: Proved, payment: NanoPayment) -> Proved:
+def check_payment(terms: Terms, last: Proved, payment: NanoPayment | GuardPayment) -> Proved:
     """The proof that this party holds after `payment`; `ProtocolError` if it does not follow.
 
     One hash; at a checkpoint also its path of log2(n / 16) siblings.
@@ -47,7 +47,7 @@ def check_payment(terms: Terms, last: Proved, payment: NanoPayment) -> Proved:
     return Proved(k, payment.hc, payment.path)
 
 
-# --- Client ------------------------------------------------------------------------------------------
+# --- Client --------------------------------------------------------------------------------------
 
 
 def pay(records: Records, moment: Moment, terms_hash: bytes) -> Outbox:
@@ -77,7 +77,7 @@ def left(records: Records, moment: Moment, terms_hash: bytes) -> int:
     return terms.n - current.sent
 
 
-# --- Relay -------------------------------------------------------------------------------------------
+# --- Relay ---------------------------------------------------------------------------------------
 
 
 def on_payment(records: Records, moment: Moment, terms_hash: bytes, payment: NanoPayment

@@ -21,18 +21,28 @@ from .answering import Answer, Intermediary
 from .codec import B32, G1, U248, Scalar
 from .errors import ProtocolError, RefusalCode, Refused
 from .messages import (
-    Acknowledged, NanoRefundReply, NanoSetupRequest, NanoSetupReveal, Terms, pack,
+    Acknowledged,
+    NanoRefundReply,
+    NanoSetupRequest,
+    NanoSetupReveal,
+    Terms,
+    pack,
 )
 from .moment import Moment, expiry, offered_epochs, tip
 from .outbox import Done, Note, Outbox, Request
 from .records import Records, Table, key248, record
 from .sessions import (
-    ClientPhase, ClientSession, Phase, client_session, nano_refund_digest, new_session,
-    require_nano_refund, session, sign_nano_refund,
+    ClientPhase,
+    ClientSession,
+    Phase,
+    client_session,
+    nano_refund_digest,
+    new_session,
+    require_nano_refund,
+    session,
+    sign_nano_refund,
 )
 from .wallet import NO_SIGNATURE, EndUser, EndUserSession, InSession, Spending
-
-
 
 
 def conversation(terms_hash: bytes) -> bytes:
@@ -59,7 +69,7 @@ def spent_wallet(records: Records, terms_hash: bytes) -> SpentWallet:
     return found
 
 
-# --- Client ------------------------------------------------------------------------------------------
+# --- Client --------------------------------------------------------------------------------------
 
 
 def start(records: Records, user: EndUser, moment: Moment, cid: int) -> tuple[bytes, Outbox]:
@@ -69,8 +79,10 @@ def start(records: Records, user: EndUser, moment: Moment, cid: int) -> tuple[by
     """
     idle = wallets.idle(records, cid)
     # The latest confirmed block decides the epoch, so that the intermediary sees the same one.
-    parameters = moment.parameters
-    epoch = tip(records).timestamp // parameters.epoch
+    epoch = tip(records).timestamp // moment.parameters.epoch
+    parameters = moment.parameters_of(epoch)
+    if parameters is None:
+        raise ProtocolError(f"the parameters of epoch {epoch} are not known")
     cost = parameters.n * parameters.price
     if idle.balance < cost:
         raise ProtocolError(f"a session costs up to {cost} units, the wallet holds {idle.balance}")
@@ -138,7 +150,7 @@ def mark_on_ledger(records: Records, terms_hash: bytes) -> None:
         client_session(records, terms_hash), phase=ClientPhase.ON_LEDGER))
 
 
-# --- Intermediary ------------------------------------------------------------------------------------
+# --- Intermediary --------------------------------------------------------------------------------
 
 
 @record
@@ -147,6 +159,11 @@ class NonceUse:
     """What a spent nonce went into: hash(nT) of a session."""
 
     terms_hash: B32
+
+
+def revealed_key(terms_hash: bytes) -> bytes:
+    """Record key of terms whose payments came on the ledger before any session had them."""
+    return b"revealed:" + terms_hash
 
 
 def require_fresh_terms(records: Records, moment: Moment, terms: NanoTerms) -> None:
@@ -164,6 +181,10 @@ def require_fresh_terms(records: Records, moment: Moment, terms: NanoTerms) -> N
         raise Refused(RefusalCode.REUSED, "a session has these terms")
     if records.get(Table.CHAIN_HEAD, terms.hc0) is not None:
         raise Refused(RefusalCode.REUSED, "a session has this hash chain")
+    if records.get(Table.CHAIN_HEAD, revealed_key(terms.hash())) is not None:
+        # Payments that the ledger knows of and this session would not: the relay would be paid
+        # for them, and the client's leg closed without them.
+        raise Refused(RefusalCode.REUSED, "payments under these terms are on the ledger already")
 
 
 def answer_setup(records: Records, me: Intermediary, moment: Moment, message: NanoSetupRequest

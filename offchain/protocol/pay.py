@@ -18,25 +18,39 @@ from monetor_chain.statements import GROUP_ORDER, Role, TokenKind, lock_of, tag
 from ..crypto.errors import CryptoError
 from ..crypto.issuer import unblind
 from ..crypto.pay import (
-    PayStatement, prove_pay_payee, prove_pay_payer, verify_pay_payee,
+    PayStatement,
+    prove_pay_payee,
+    prove_pay_payer,
+    verify_pay_payee,
     verify_pay_payer,
 )
 from ..crypto.proofs import TokenRequest
 from ..crypto.reissue import prove_reissue, verify_reissue
 from . import answering, wallet as wallets
 from .answering import Answer, Intermediary
-from .codec import G1, G2, U8, U64, U248, Scalar
+from .codec import B32, G1, G2, U8, U64, U248, Scalar
 from .errors import ProtocolError, RefusalCode, Refused
 from .establish import group_of, refund_token, wallet_token
 from .messages import (
-    PayeeClaim, PayeeRequest, PayeeReveal, PayeeVoid, PayeeVoidReply, PayerRequest, PayerReveal,
-    PayInvoice, PayQuery, PaySecret, PayTerms, PayVerified, RefundTokenReply, WalletTokenReply,
+    PayeeClaim,
+    PayeeRequest,
+    PayeeReveal,
+    PayeeVoid,
+    PayerRequest,
+    PayerReveal,
+    PayInvoice,
+    PayQuery,
+    PaySecret,
+    PayTerms,
+    PayVerified,
+    RefundTokenReply,
+    WalletTokenReply,
     pack,
 )
 from .moment import Moment, tip
 from .outbox import Done, Note, Outbox, Request, Tell
 from .records import Records, Table, key248, record
-from .wallet import NO_TOKEN, EndUser, Next, Paying, Renewing
+from .wallet import NO_TOKEN, EndUser, Next, Paying, Renewing, Voiding
 
 _UNKNOWN = bytes(32)
 
@@ -58,6 +72,10 @@ class Transfer:
     wpk_c: U248
     t: Scalar
     verified: bool = False
+    secret: B32 = _UNKNOWN
+    """wsk_C at the payer once it is committed to be revealed."""
+    done: bool = False
+    """The wallet that the payment leads to is there."""
 
 
 def _key(wpk_c: int) -> bytes:
@@ -89,7 +107,7 @@ def _paying(records: Records, cid: int) -> Paying:
     return wallet
 
 
-# --- Payer -------------------------------------------------------------------------------------------
+# --- Payer ---------------------------------------------------------------------------------------
 
 
 def start_payer(records: Records, user: EndUser, moment: Moment, *, cid: int, amount: int,
@@ -149,10 +167,24 @@ def _reveal_when_agreed(records: Records, moment: Moment, wpk_c: int) -> Outbox:
     if moment.now >= current.t_p - 2 * moment.parameters.safety_margin:
         return [Note("payment-late", "the payer keeps its old refund token")]
     wallets.put(records, current.cid, Renewing(wallet.next, wallet.conditional))
+    records.put(Table.PAYMENT, _key(wpk_c), replace(current, secret=wallet.idle.wsk))
     return [
-        Tell(session_key(wpk_c), *pack(PaySecret(wallet.idle.wsk))),
+        *tell_secret(records, moment, wpk_c),
         Request(conversation(wpk_c), *pack(PayerReveal(wallet.idle.nonce, wallet.idle.wsk))),
     ]
+
+
+def tell_secret(records: Records, moment: Moment, wpk_c: int) -> Outbox:
+    """Tell the payee wsk_C, while it can still make use of it.
+
+    A word to a peer is lost with its circuit or with this process, and the intermediary, which
+    hears the secret too, would keep the amount: so it is said again until T_p − μ.
+    """
+    current = transfer(records, wpk_c)
+    if (current.secret == _UNKNOWN
+            or moment.now >= current.t_p - moment.parameters.safety_margin):
+        return []
+    return [Tell(session_key(wpk_c), *pack(PaySecret(current.secret)))]
 
 
 def on_payer_wallet(records: Records, user: EndUser, wpk_c: int, reply: WalletTokenReply
@@ -164,10 +196,11 @@ def on_payer_wallet(records: Records, user: EndUser, wpk_c: int, reply: WalletTo
         return [Done(conversation(wpk_c))]
     wallets.put(records, current.cid,
                 wallets.renewed(wallet, wallet_token(user, wallet.next, reply.pt)))
+    records.put(Table.PAYMENT, _key(wpk_c), replace(current, done=True))
     return [Done(conversation(wpk_c)), Note("payment-made", "hidden")]
 
 
-# --- Payee -------------------------------------------------------------------------------------------
+# --- Payee ---------------------------------------------------------------------------------------
 
 
 def on_invoice(records: Records, user: EndUser, moment: Moment, cid: int, invoice: PayInvoice
@@ -181,6 +214,8 @@ def on_invoice(records: Records, user: EndUser, moment: Moment, cid: int, invoic
         raise ProtocolError("the payment's deadline is too near")
     if idle.wpk == invoice.wpk_c:
         raise ProtocolError("a wallet cannot pay itself")
+    if records.get(Table.PAYMENT, _key(invoice.wpk_c)) is not None:
+        raise ProtocolError("a payment with this lock is known here already")
     nonce, wsk = wallets.fresh_nonce(), wallets.fresh_secret()
     statement, proof, hidden = prove_pay_payee(
         user.issuer, user.ctx, token=idle.pt, tag=tag(TokenKind.PAYMENT, user.role, user.ctx),
@@ -198,10 +233,20 @@ def on_invoice(records: Records, user: EndUser, moment: Moment, cid: int, invoic
 
 def on_payee_refund(records: Records, user: EndUser, moment: Moment, wpk_c: int,
                     reply: RefundTokenReply) -> Outbox:
-    """First crt'_R, later the unconditional rt'_R, told apart by whether wsk_C is known."""
+    """First crt'_R, later the unconditional rt'_R, told apart by whether wsk_C is known; or, if
+    the payment became void, the refund token over the old balance."""
     current = transfer(records, wpk_c)
-    wallet = _paying(records, current.cid)
+    wallet = wallets.get(records, current.cid)
+    if isinstance(wallet, Voiding):
+        rt = refund_token(user, wallet.next, reply.rt)
+        wallets.put(records, current.cid, Renewing(wallet.next, rt))
+        return [Request(conversation(wpk_c), *pack(
+            PayeeReveal(wallet.idle.nonce, wallet.idle.wsk)))]
+    if not isinstance(wallet, Paying):
+        return [Done(conversation(wpk_c))]
     if wallet.wsk_c == _UNKNOWN:
+        if wallet.conditional != NO_TOKEN:
+            return []
         crt_tag = tag(TokenKind.CONDITIONAL_REFUND, user.role, user.ctx, wpk_c, current.t_p)
         crt = unblind(user.issuer, reply.rt, wallet.next.t_rt, tag=crt_tag, cid=current.cid,
                       nonce=0, wpk=lock_of(wallet.next.wsk), balance=wallet.next.balance)
@@ -217,6 +262,9 @@ def on_secret(records: Records, moment: Moment, secret: bytes) -> Outbox:
     wpk_c = lock_of(secret)
     current = transfer(records, wpk_c)
     wallet = wallets.get(records, current.cid)
+    if not current.payer and (current.done or isinstance(wallet, Renewing) or (
+            isinstance(wallet, Paying) and wallet.wsk_c == secret)):
+        return []
     if current.payer or not isinstance(wallet, Paying) or wallet.conditional == NO_TOKEN:
         raise ProtocolError("the payment's conditional refund token is not verified")
     if moment.now >= current.t_p - moment.parameters.safety_margin:
@@ -235,6 +283,7 @@ def on_payee_wallet(records: Records, user: EndUser, wpk_c: int, reply: WalletTo
         return [Done(conversation(wpk_c))]
     wallets.put(records, current.cid,
                 wallets.renewed(wallet, wallet_token(user, wallet.next, reply.pt)))
+    records.put(Table.PAYMENT, _key(wpk_c), replace(current, done=True))
     return [Done(conversation(wpk_c))]
 
 
@@ -248,23 +297,30 @@ def void_payee(records: Records, user: EndUser, wpk_c: int) -> Outbox:
     request, proof, blinding = prove_reissue(
         user.issuer, user.ctx, t=current.t, cid=current.cid, balance=wallet.idle.balance,
         wpk_new=lock_of(wsk), nonce_new=nonce, role=user.role)
-    wallets.put(records, current.cid, replace(wallet, next=Next(
+    wallets.put(records, current.cid, Voiding(wallet.idle, Next(
         current.cid, nonce, wsk, wallet.idle.balance, blinding.t_rt, blinding.t_pt)))
     return [Request(conversation(wpk_c), *pack(PayeeVoid(
-        wallet.idle.nonce, wallet.idle.wsk, request.d_rt, request.d_pt, proof)))]
+        wallet.idle.nonce, request.d_rt, request.d_pt, proof))), Note("payment-void", "hidden")]
 
 
-def on_void_reply(records: Records, user: EndUser, wpk_c: int, reply: PayeeVoidReply) -> Outbox:
-    """The wallet is idle again, without the payment."""
+def on_refused(records: Records, wpk_c: int, code: RefusalCode) -> bool:
+    """Make the wallet idle again if the refused request can have led to nothing; whether it did.
+
+    Neither side's secret has left before it holds a new token, so the old refund token stands, and
+    a nonce that the intermediary marked all the same is refused before a secret is asked for.
+    """
     current = transfer(records, wpk_c)
-    wallet = _paying(records, current.cid)
-    rt = refund_token(user, wallet.next, reply.rt)
-    pt = wallet_token(user, wallet.next, reply.pt)
-    wallets.put(records, current.cid, wallets.renewed(Renewing(wallet.next, rt), pt))
-    return [Done(conversation(wpk_c)), Note("payment-void", "hidden")]
+    wallet = wallets.get(records, current.cid)
+    never_joined = isinstance(wallet, Voiding) and code is RefusalCode.UNKNOWN
+    if isinstance(wallet, Voiding | Paying) and (
+            never_joined or isinstance(wallet, Paying) and wallet.conditional == NO_TOKEN):
+        wallets.put(records, current.cid, wallet.idle)
+        records.delete(Table.PAYMENT, _key(wpk_c))
+        return True
+    return False
 
 
-# --- Intermediary ------------------------------------------------------------------------------------
+# --- Intermediary --------------------------------------------------------------------------------
 
 
 @record
@@ -291,7 +347,7 @@ class JoinedLeg:
     state: U8
 
 
-JOINED, CLAIMED, DONE, VOID = 1, 2, 3, 4
+JOINED, CLAIMED, DONE, VOIDING = 1, 2, 3, 4
 
 
 @record
@@ -466,8 +522,8 @@ def answer_payee_reveal(records: Records, me: Intermediary, moment: Moment, mess
                         ) -> Answer:
     """wsk_R; answered with pt'_R."""
     joined = _joined(records, message.nonce, payer=False)
-    if joined.state != CLAIMED:
-        raise Refused(RefusalCode.STATE, "the payee has not claimed, or is finished")
+    if joined.state not in (CLAIMED, VOIDING):
+        raise Refused(RefusalCode.STATE, "the payee holds no new refund token, or is finished")
     refuting = answering.accept_secret(records, message.wsk, joined.leg.wpk, "wpk_R")
     if refuting is not None:
         return Answer(None, refuting)
@@ -477,7 +533,11 @@ def answer_payee_reveal(records: Records, me: Intermediary, moment: Moment, mess
 
 
 def answer_void(records: Records, me: Intermediary, moment: Moment, message: PayeeVoid) -> Answer:
-    """T_p has passed without wsk_C: a new wallet over the payee's old balance."""
+    """T_p has passed without wsk_C: a new wallet over the payee's old balance.
+
+    The payee reveals the old wallet's secret only against this refund token: were both asked for
+    at once, an intermediary that took the secret and fell silent could refute its only claim.
+    """
     joined = _joined(records, message.nonce, payer=False)
     if joined.state != JOINED:
         raise Refused(RefusalCode.STATE, "the payee's leg is finished")
@@ -485,15 +545,13 @@ def answer_void(records: Records, me: Intermediary, moment: Moment, message: Pay
         raise Refused(RefusalCode.NOT_YET, "T_p has not passed")
     if answering.lock_state(records, joined.leg.wpk_c).revoked:
         raise Refused(RefusalCode.STATE, "the payment was made: claim it with wsk_C")
+    answering.require_live(records, joined.leg.wpk, "wpk_R")
     try:
         verify_reissue(me.issuer.public, me.ctx, TokenRequest(message.d_rt, message.d_pt),
                        message.proof, k=joined.leg.k, role=Role.CLIENT)
     except CryptoError as error:
         raise Refused(RefusalCode.PROOF, str(error)) from error
-    refuting = answering.accept_secret(records, message.wsk, joined.leg.wpk, "wpk_R")
-    if refuting is not None:
-        return Answer(None, refuting)
-    _move(records, joined, VOID)
-    return Answer(PayeeVoidReply(
-        me.issuer.blind_sign(message.d_rt, tag=tag(TokenKind.REFUND, Role.CLIENT, me.ctx)),
-        me.issuer.blind_sign(message.d_pt, tag=tag(TokenKind.PAYMENT, Role.CLIENT, me.ctx))))
+    leg = replace(joined.leg, d_rt=message.d_rt, d_pt=message.d_pt)
+    _move(records, replace(joined, leg=leg), VOIDING)
+    return Answer(RefundTokenReply(me.issuer.blind_sign(
+        message.d_rt, tag=tag(TokenKind.REFUND, Role.CLIENT, me.ctx))))

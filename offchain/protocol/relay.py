@@ -5,15 +5,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import guard, nano_close, nano_establish, nano_pay, wallet as wallets
+from . import guard, nano_close, nano_establish, nano_pay, nano_setup, wallet as wallets
 from .end_user import Duty, EndUserMachine
 from .errors import ProtocolError
 from .ledger import (
-    GuardClaimed, GuardClosed, GuardCloseRequested, GuardOpened, LedgerEvent, Reveal,
+    GuardClaimed,
+    GuardClosed,
+    GuardCloseRequested,
+    GuardOpened,
+    LedgerEvent,
+    Reveal,
 )
 from .messages import (
-    Acknowledged, GuardPayment, GuardPayout, GuardVoucher, NanoOffer, NanoPayment,
-    NanoRefundReply, RefundTokenReply, WalletTokenReply, pack,
+    Acknowledged,
+    GuardPayment,
+    GuardPayout,
+    GuardVoucher,
+    NanoOffer,
+    NanoPayment,
+    NanoRefundReply,
+    RefundTokenReply,
+    WalletTokenReply,
+    pack,
 )
 from .moment import Moment
 from .outbox import Done, Note, Outbox, Submit, Tell
@@ -119,10 +132,16 @@ class Relay(EndUserMachine):
         current = relay_session(records, terms_hash)
         if current.phase in (RelayPhase.CLOSED, RelayPhase.ON_LEDGER):
             return []
-        outbox = self.post_claim(records, current.session.cid)
-        if outbox:
-            records.put(Table.SESSION, terms_hash,
-                        RelaySession(current.session, RelayPhase.ON_LEDGER))
+        return self.post_claim(records, current.session.cid)
+
+    def _leave(self, records: Records, cid: int) -> Outbox:
+        # A payment taken after the claim would be one that the claim does not cover.
+        outbox = super()._leave(records, cid)
+        for key, one in records.scan(Table.SESSION):
+            if isinstance(one, RelaySession) and one.session.cid == cid and one.phase not in (
+                    RelayPhase.CLOSED, RelayPhase.ON_LEDGER):
+                records.put(Table.SESSION, key, RelaySession(one.session, RelayPhase.ON_LEDGER))
+                outbox.append(Done(nano_setup.conversation(key)))
         return outbox
 
     def on_ledger(self, records: Records, moment: Moment, event: LedgerEvent) -> Outbox:

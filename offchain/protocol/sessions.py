@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from monetor_chain.statements import Role, keccak256, nano_refund_struct, typed_digest
+
 from ..crypto.ecdsa import recover, sign
 from ..crypto.encoding import evm_g1
 from ..crypto.errors import CryptoError
-from monetor_chain.statements import Role, keccak256, nano_refund_struct, typed_digest
-
 from .codec import B32, G1, U8, U32, U248
 from .errors import ProtocolError, RefusalCode, Refused
 from .messages import Terms
@@ -173,7 +173,7 @@ def require_nano_refund(signature: bytes, signer: bytes, digest: bytes) -> None:
         raise ProtocolError("nrt: the signature is not the intermediary's")
 
 
-# --- Deadlines ---------------------------------------------------------------------------------------
+# --- Deadlines -----------------------------------------------------------------------------------
 
 
 @record

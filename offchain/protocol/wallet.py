@@ -15,11 +15,12 @@ from typing import TypeAlias
 from monetor_chain.statements import Role, lock_of
 
 from ..crypto.issuer import IssuerPublicKey, rerandomise
-from .codec import B32, U32, U64, U248, Ecdsa, Path, Scalar, Token
-from .ledger import LedgerCall, NanoRefund, Refund, RefundConditional
+from .codec import B32, U32, U64, U248, Blob, Ecdsa, Path, Scalar, Token
 from .errors import ProtocolError
+from .ledger import LedgerCall, NanoRefund, Refund, RefundConditional
 from .messages import Terms
-from .records import Records, Table, key248, record
+from .moment import tip
+from .records import Records, Table, dump, key248, load, record
 
 NO_TOKEN = bytes(192)
 NO_SIGNATURE = bytes(65)
@@ -140,10 +141,36 @@ class Paying:
 
 @record
 @dataclass(frozen=True, slots=True)
+class Voiding:
+    """A hidden payment came to nothing: the payee's wallet is traded for one of equal balance.
+
+    The wallet's own secret is not revealed.
+    """
+
+    idle: Idle
+    next: Next
+
+
+@record
+@dataclass(frozen=True, slots=True)
 class CashingOut:
     """The wallet is shown to the intermediary for a cooperative close; rt still stands."""
 
     idle: Idle
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Claiming:
+    """A claim is on its way to the ledger, and nothing else may happen to the wallet.
+
+    `kind` and `state` are the wallet that stands behind the claim: until the ledger has taken it,
+    it may have to be posted again, or, after its time has passed, another one instead.
+    """
+
+    cid: U248
+    kind: Blob
+    state: Blob
 
 
 @record
@@ -165,8 +192,8 @@ class Settled:
 
 
 Wallet: TypeAlias = (
-    Establishing | Idle | Spending | InSession | Closing | Renewing | Paying | CashingOut
-    | Posted | Settled
+    Establishing | Idle | Spending | InSession | Closing | Renewing | Paying | Voiding | CashingOut
+    | Claiming | Posted | Settled
 )
 
 
@@ -247,7 +274,7 @@ def channel_of(wallet: Wallet) -> int:
     match wallet:
         case Establishing() | Renewing():
             return wallet.next.cid
-        case Spending() | CashingOut() | Paying():
+        case Spending() | CashingOut() | Paying() | Voiding():
             return wallet.idle.cid
         case _:
             return wallet.cid
@@ -262,6 +289,14 @@ def renewed(wallet: Renewing, pt: bytes) -> Idle:
     """The idle wallet that a finished step leaves."""
     return Idle(wallet.next.cid, wallet.next.nonce, wallet.next.wsk, wallet.next.balance, pt,
                 wallet.rt)
+
+
+def claiming(cid: int, wallet: Wallet) -> Claiming:
+    """The wallet with its claim on the way to the ledger."""
+    if isinstance(wallet, Claiming):
+        return wallet
+    kind, state = dump(wallet)
+    return Claiming(cid, kind.encode(), state)
 
 
 def session_of(records: Records, terms_hash: bytes) -> EndUserSession:
@@ -287,10 +322,10 @@ def claim(records: Records, wallet: Wallet) -> LedgerCall | None:
     match wallet:
         case Idle():
             return _refund(wallet.cid, wallet.wpk, wallet.balance, wallet.rt)
-        case Spending() | CashingOut():
+        case Spending() | CashingOut() | Voiding():
             return _refund(wallet.idle.cid, wallet.idle.wpk, wallet.idle.balance, wallet.idle.rt)
         case Paying():
-            if wallet.wsk_c != bytes(32):
+            if wallet.wsk_c != bytes(32) and tip(records).timestamp <= wallet.t_p:
                 return RefundConditional(
                     wallet.next.cid, lock_of(wallet.next.wsk), wallet.next.balance,
                     rerandomise(wallet.conditional), wallet.wpk_c, wallet.t_p, wallet.wsk_c,
@@ -306,6 +341,8 @@ def claim(records: Records, wallet: Wallet) -> LedgerCall | None:
                 return None
             return _refund(wallet.next.cid, lock_of(wallet.next.wsk), wallet.next.balance,
                            wallet.rt)
+        case Claiming():
+            return claim(records, load(wallet.kind.decode(), wallet.state))
         case Posted() | Settled():
             return None
 
