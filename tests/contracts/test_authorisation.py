@@ -13,7 +13,7 @@ from monetor_chain import statements
 from monetor_chain.rehearsal import NO_AUTHORISATION, NO_PERMIT, Party, Rehearsal
 from monetor_chain.statements import Role, TokenKind, keccak256, lock_of
 
-from .actions import DEPOSIT, FUND, open_channel, refused, reveal
+from .actions import DEPOSIT, FUND, open_channel, post_refund, refused, resolve, reveal
 
 ACCOUNT = "relay"
 ACTIONS = ("open", "reclaim", "refund", "refund_conditional", "nano_refund", "close")
@@ -162,8 +162,6 @@ def test_preimages_are_not_covered(stage: Rehearsal) -> None:
 
 def test_reveal_refute_resolve_are_open_to_anybody(stage: Rehearsal) -> None:
     """Invariant L25: they add information or follow from it."""
-    from .actions import post_refund, resolve
-
     stranger = stage.party("stranger")
     cid, secret = open_channel(stage, Role.RELAY, 2), stage.secret()
     post_refund(stage, Role.RELAY, cid, DEPOSIT, secret)
