@@ -155,6 +155,22 @@ def test_edge_stops_packaging_while_the_link_is_stuck(rig, sink):
     assert len(end.got) == 3000 * MAX_DATA
 
 
+def test_edge_goes_on_when_the_link_has_room_again(rig, sink):
+    """Even if no SENDME comes to remind it."""
+    rig.routers[2].services[80] = lambda data: b""
+    core = rig.circuit()
+    end = sink()
+    core.open_stream("127.0.0.1", 80, end).pause()
+    core.edge.deliver.size = -1
+    rig.run()
+    last = next(k for k in rig.network.links if k.responder is rig.at(2)._previous)
+    last.held = True
+    rig.at(2).edge.get(1).send(bytes(MAX_DATA * 3000))
+    last.held = False
+    rig.run()
+    assert len(end.got) == 500 * MAX_DATA, "the whole stream window"
+
+
 def test_two_circuits_share_links(rig):
     one, two = rig.circuit(), rig.circuit(2)
     assert len(rig.network.links) == 3
@@ -252,6 +268,10 @@ def test_hooks_may_destroy_from_inside(rig):
 # --- rules for clients
 
 
+def skin_for(info):
+    return NtorClient.begin(info.rsa_fingerprint, info.ntor_key).onionskin
+
+
 CASES = {
     "a stream's window is overrun":
         lambda core, rig: say(core, 2, RelayCommand.DATA, 1, b"x", repeat=501),
@@ -260,7 +280,7 @@ CASES = {
     "BEGIN with an id in use":
         lambda core, rig: say(core, 2, RelayCommand.BEGIN, 1, b"h:80\0"),
     "BEGIN without an id":
-        lambda core, rig: say(core, 2, RelayCommand.BEGIN, 0, b"h:80\0"),
+        lambda core, rig: say(core, 2, RelayCommand.BEGIN, 0, b"h:81\0"),
     "BEGIN that cannot be read":
         lambda core, rig: say(core, 2, RelayCommand.BEGIN, 8, b"nonsense"),
     "circuit SENDME for nothing":
@@ -274,9 +294,6 @@ CASES = {
     "EXTEND2 in the middle of a circuit":
         lambda core, rig: say(core, 1, RelayCommand.EXTEND2, data=encode_extend2(
             rig.path[0].target, bytes(84)), cell=Command.RELAY_EARLY),
-    "EXTEND2 to the router itself":
-        lambda core, rig: say(core, 2, RelayCommand.EXTEND2, data=encode_extend2(
-            rig.path[2].target, bytes(84)), cell=Command.RELAY_EARLY),
     "an oversized payment message":
         lambda core, rig: say(core, 2, RelayCommand.MT, data=b"\1\xff\xff" + bytes(495)),
     "an oversized payment message by link cell":
@@ -287,7 +304,7 @@ CASES = {
         lambda core, rig: core._channel.send_control(core._circ_id, Command.CREATED2, bytes(66)),
     "CREATE2 with an id in use":
         lambda core, rig: core._channel.send_control(core._circ_id, Command.CREATE2,
-                                                     encode_create2(bytes(84))),
+                                                     encode_create2(skin_for(rig.path[0]))),
 }
 
 
@@ -359,6 +376,14 @@ def from_hop(rig, hop, command, stream_id=0, data=b""):
     circuit.ship([circuit.seal(encode_body(command, stream_id, data))])
 
 
+def early_from_hop(rig, hop):
+    """A cell that would be fine if it were RELAY."""
+    circuit = rig.at(hop)
+    body = circuit.seal(encode_body(RelayCommand.DROP, 0, b""))
+    circuit._previous.send_relay(circuit._previous_id, Command.RELAY_EARLY,
+                                 circuit._layer.backward.apply(body))
+
+
 ROUTER_CASES = {
     "DATA from a hop that is not the last": lambda rig: from_hop(rig, 1, RelayCommand.DATA, 1),
     "DATA for a stream that never was": lambda rig: from_hop(rig, 2, RelayCommand.DATA, 7),
@@ -369,10 +394,8 @@ ROUTER_CASES = {
     "an oversized payment message":
         lambda rig: from_hop(rig, 1, RelayCommand.MT, 0, b"\1\xff\xff" + bytes(495)),
     "a cell that no layer recognizes": lambda rig: rig.at(1).ship([bytes(BODY_LEN)]),
-    "RELAY_EARLY towards the client": lambda rig: rig.at(0)._previous.send_relay(
-        rig.at(0)._previous_id, Command.RELAY_EARLY, bytes(BODY_LEN)),
-    "RELAY_EARLY from the exit to the middle": lambda rig: rig.at(2)._previous.send_relay(
-        rig.at(2)._previous_id, Command.RELAY_EARLY, bytes(BODY_LEN)),
+    "RELAY_EARLY towards the client": lambda rig: early_from_hop(rig, 0),
+    "RELAY_EARLY from the exit to the middle": lambda rig: early_from_hop(rig, 2),
     "a link payment cell inside the network": lambda rig: rig.at(2).send_payment(1, b"", link=True),
     "CREATED2 twice": lambda rig: rig.at(2)._previous.send_control(
         rig.at(2)._previous_id, Command.CREATED2, b"\0\x40" + bytes(64)),
@@ -406,10 +429,37 @@ def test_extend_must_come_in_relay_early(rig):
     """Its own case, because a router that let it pass would extend."""
     core = rig.circuit(2)
     target = rig.path[2]
-    skin = NtorClient.begin(target.rsa_fingerprint, target.ntor_key).onionskin
-    say(core, 1, RelayCommand.EXTEND2, data=encode_extend2(target.target, skin))
+    say(core, 1, RelayCommand.EXTEND2, data=encode_extend2(target.target, skin_for(target)))
     rig.run()
     assert core.closed and not rig.hooks[2].opened
+
+
+def test_a_router_does_not_extend_to_itself(rig):
+    core = rig.circuit(1)
+    own = rig.path[0]
+    say(core, 0, RelayCommand.EXTEND2, data=encode_extend2(own.target, skin_for(own)),
+        cell=Command.RELAY_EARLY)
+    rig.run()
+    assert core.closed and len(rig.network.links) == 1
+
+
+@pytest.mark.parametrize("premature", [
+    lambda circuit: circuit.send_payment(1, b"", link=True),
+    lambda circuit: circuit.ship([circuit.seal(encode_body(
+        RelayCommand.EXTENDED2, 0, b"\0\x40" + bytes(64)))]),
+    lambda circuit: circuit.ship([circuit.seal(encode_body(RelayCommand.DATA, 1, b""))]),
+])
+def test_a_guard_cannot_speak_out_of_turn_while_the_circuit_is_built(rig, premature):
+    """The client waits for the exit's EXTENDED2, which is to come through the middle."""
+    rig.circuit().destroy()
+    rig.run()
+    rig.network.links[2].held = True
+    core = rig.client.start_circuit(rig.path)
+    rig.run()
+    assert not core.built and not core.closed
+    premature(rig.at(0))
+    rig.run()
+    assert core.close_reason is DestroyReason.PROTOCOL
 
 
 def test_streams_of_a_circuit_and_circuits_of_a_link_are_bounded(rig, sink, monkeypatch):

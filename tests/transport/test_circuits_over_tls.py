@@ -175,6 +175,8 @@ def test_slow_reader_is_waited_for(net):
         await stream.write(b"GET /blob HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         await asyncio.sleep(0.4)
         assert stream._unread < MIB
+        (exit_circuit,) = n.routers[2].circuits
+        assert exit_circuit.edge.get(1).pending < MIB, "the exit stops reading from the server"
         assert await fetch(circuit, n.port) == BLOB, "another stream is not held up"
         size = 0
         while part := await stream.read():

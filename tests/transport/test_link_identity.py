@@ -67,6 +67,29 @@ def test_own_certificates(identities):
                                       one.link_cert, now)
 
 
+def test_cross_certificate_is_checked_in_full(identities):
+    one = identities[0]
+    key, ed25519 = one.rsa.public_key(), one.ed25519_identity
+    now = time.time()
+    good = certs.encode_cross_cert(one, now)
+    certs.check_cross_cert(good, key, ed25519, now)
+    with pytest.raises(ProtocolViolation, match="expired"):
+        certs.check_cross_cert(good, key, ed25519, now + 1001 * HOUR)
+    prolonged = good[:32] + (int.from_bytes(good[32:36], "big") + 9).to_bytes(4, "big") + good[36:]
+    with pytest.raises(ProtocolViolation, match="something else"):
+        certs.check_cross_cert(prolonged, key, ed25519, now)
+    with pytest.raises(ProtocolViolation, match="another key"):
+        certs.check_cross_cert(good, key, bytes(32), now)
+
+
+def test_identity_certificate_has_its_time(identities):
+    der, now = identities[0].identity_cert, time.time()
+    certs._rsa_identity(der, now)
+    for other in (now - 2 * 24 * HOUR, now + 301 * 24 * HOUR):
+        with pytest.raises(ProtocolViolation, match="not valid now"):
+            certs._rsa_identity(der, other)
+
+
 def test_unknown_extension_that_matters_is_refused(identities):
     cert = bytearray(certs.encode_ed25519_cert(
         certs.CertType.IDENTITY_SIGNING, 1, bytes(32), identities[0].ed25519, now=0,
