@@ -68,13 +68,13 @@ def run(
     The channels stay open for the next download unless --settle is given, which also works
     without a URL.
     """
+    if url is None and not settle:
+        raise UsageProblem("nothing to do: give a URL, or --settle")
     from offchain.agents.client import ClientAgent
     from offchain.agents.place import AgentPlace
 
     from .logs import to_standard_error
 
-    if url is None and not settle:
-        raise UsageProblem("nothing to do: give a URL, or --settle")
     to_standard_error(verbose=verbose)
     place = AgentPlace(folder_of(folder, name), find(network).host, deployments, directory)
 
