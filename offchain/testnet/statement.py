@@ -11,9 +11,12 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from monetor_chain.bindings.ledger_events import GroupClosed, LedgerEvents, Resolved
 from monetor_chain.parameters import BASIS_POINTS
 
 from ..agents.download import Download
+from ..protocol.records import Records, Table
+from ..protocol.sessions import Phase, Session
 from .network import Network
 
 
@@ -78,7 +81,6 @@ async def make_statement(network: Network, download: Download | None, *,
         before - price * sum(sent.values()) - pay_fee * hidden_payments, sum(sent.values()), 0,
         client.engine.measured.gas + payee.engine.measured.gas)
 
-    settled = 0
     for name, relay in network.relays.items():
         after = await network.balance(name)
         for payout, _ in relay.payouts():
@@ -86,18 +88,19 @@ async def make_statement(network: Network, download: Download | None, *,
                          + await network.contracts.ledger.credit(payout))
         received, guarded = relay.received, relay.guard_received
         earned = received * delta_r + guarded * price * BASIS_POINTS // (BASIS_POINTS + tax_rate)
-        settled += received
         parties[name] = Party(
             "relay", name not in dishonest, network.before[name], after,
             network.before[name] + earned, 0, received + guarded, relay.engine.measured.gas)
 
     agent = network.intermediary
+    settled = settled_payments(agent.engine.store.read())
     after = await network.balance("intermediary")
     before = network.before["intermediary"]
     parties["intermediary"] = Party(
         "intermediary", "intermediary" not in dishonest, before, after,
         before + fee * settled + pay_fee * hidden_payments, 0, 0, agent.engine.measured.gas)
 
+    session_tax = await _session_tax(network)
     pool = int(await network.contracts.tax_pool.holdings())
     left = int(await network.contracts.token.balance_of(network.deployment.ledger))
     owed, escrowed = await network.owed_by_ledger(), await network.open_guard_escrow()
@@ -108,10 +111,32 @@ async def make_statement(network: Network, download: Download | None, *,
             "bytes": download.size, "sha256": download.sha256,
             "seconds": round(download.seconds, 3)},
         parties=parties,
-        intermediary={"margin": (price - delta_r) * settled, "fee": after - before},
+        intermediary={
+            "margin": (price - delta_r) * settled,
+            "fee": (price - delta_r) * settled - session_tax,
+            "pay_fees": pay_fee * hidden_payments, "session_tax": session_tax,
+            "change": after - before},
         tax_pool=pool, conservation=total_before == total_after + escrowed and left == owed + escrowed,
         total_before=total_before, total_after=total_after, left_in_ledger=left - owed,
         protocols=_protocols(network), dispute=dispute)
+
+
+def settled_payments(records: Records) -> int:
+    """Payments that an intermediary's sessions were closed at, off chain or on the ledger."""
+    settled = 0
+    for _, one in records.scan(Table.SESSION):
+        if isinstance(one, Session):
+            if one.phase is Phase.RELAY_CLOSED:
+                settled += one.best.k
+            elif one.relay_resolved:
+                settled += one.ledger_k_r
+    return settled
+
+
+async def _session_tax(network: Network) -> int:
+    """Tax that the ledger took out of relays' channels, from its log."""
+    batch = await LedgerEvents(network.contracts.ledger).since(network.deployment.block)
+    return sum(event.tax for event in batch.events if isinstance(event, Resolved | GroupClosed))
 
 
 def _protocols(network: Network) -> dict[str, dict[str, float]]:
