@@ -13,14 +13,16 @@ from ..crypto.ecdsa import address_of
 from ..protocol import guard, wallet as wallets
 from ..protocol.client import Client
 from ..protocol.errors import ProtocolError
-from ..protocol.messages import PayInvoice, unpack
-from ..protocol.outbox import Tell
+from ..protocol.messages import GuardPayout, PayInvoice, unpack
+from ..protocol.moment import Moment
+from ..protocol.outbox import Outbox, Tell
 from ..protocol.records import Records, Table
 from ..protocol.sessions import ClientPhase, ClientSession
 from ..protocol.wallet import EndUser, Idle
+from ..store import Transaction
 from ..transport.identity import RouterInfo
 from .directory import Consensus, DirectoryError
-from .download import Download, DownloadError, Progress, Target, fetch
+from .download import Download, Progress, Target, fetch
 from .end_user import EndUserAgent, random_amount
 from .paid_circuit import PAYING, PaidCircuit
 from .place import AgentPlace
@@ -123,14 +125,13 @@ class ClientAgent(EndUserAgent):
 
     def pay_once(self, hop: str, session: bytes) -> None:
         """Make one payment and count it, in one transaction."""
-        if hop == "guard":
-            self.engine.step(lambda records, moment, outbox: (
-                outbox.extend(guard.pay_guard(records, moment, session)),
-                records.count("sent:guard")))
-        else:
-            self.engine.step(lambda records, moment, outbox: (
-                outbox.extend(self.machine.nano_pay(records, moment, session)),
-                records.count(f"sent:{hop}")))
+        make = guard.pay_guard if hop == "guard" else self.machine.nano_pay
+
+        def pay(records: Transaction, moment: Moment) -> Outbox:
+            records.count(f"sent:{hop}")
+            return make(records, moment, session)
+
+        self.engine.do(pay)
 
     def sent(self, hop: str) -> int:
         """Payments made to a hop ("guard", "middle" or "exit"), over all circuits."""
@@ -165,9 +166,11 @@ class ClientAgent(EndUserAgent):
             while unfinished_sessions(self.records()):
                 self.engine.check()
                 for terms_hash in self.machine.open_sessions(self.records()):
-                    self.engine.do(lambda records, moment, terms_hash=terms_hash: (
-                        self.machine.nano_close(records, terms_hash)))
+                    self._close_session(terms_hash)
                 await asyncio.sleep(0.02)
+
+    def _close_session(self, terms_hash: bytes) -> None:
+        self.engine.do(lambda records, moment: self.machine.nano_close(records, terms_hash))
 
     # --- Guard channel
 
@@ -184,7 +187,7 @@ class ClientAgent(EndUserAgent):
     async def open_guard(self, payout: bytes, info: RouterInfo, timeout: float = 60) -> bytes:
         """Open the direct channel and wait for the ledger; returns its id."""
         self.engine.do(lambda records, moment: self.machine.open_guard(
-            records, self._guard_deposit, guard.GuardPayout(payout)))
+            records, self._guard_deposit, GuardPayout(payout)))
 
         def opened(records: Records) -> list[bytes]:
             return [one.channel for _, one in records.scan(Table.GUARD)
@@ -204,8 +207,10 @@ class ClientAgent(EndUserAgent):
     def request_close_guards(self) -> None:
         """Ask the ledger for the rest of every direct channel."""
         for channel in self.guards():
-            self.engine.do(lambda records, moment, channel=channel: self.machine.close_guard(
-                records, channel))
+            self._request_close_guard(channel)
+
+    def _request_close_guard(self, channel: bytes) -> None:
+        self.engine.do(lambda records, moment: self.machine.close_guard(records, channel))
 
     async def guards_closed(self, timeout: float) -> None:
         """Wait until the ledger has paid the rest of every direct channel back."""

@@ -7,7 +7,6 @@ network's parameters as it reads them from the ledger. The documents are JSON.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from dataclasses import dataclass
@@ -169,7 +168,7 @@ async def publish(url: str, router: Router) -> None:
             if response.status != 200:
                 raise DirectoryError(f"the directory refuses {router.info.nickname}: "
                                      f"{await response.text()}")
-    except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+    except (TimeoutError, aiohttp.ClientError, OSError) as error:
         raise DirectoryError(f"the directory at {url} does not answer: {error}") from error
 
 
@@ -181,7 +180,7 @@ async def fetch_consensus(url: str, identity: bytes | None = None) -> Consensus:
             if response.status != 200:
                 raise DirectoryError(f"the directory has no consensus: {await response.text()}")
             document = await response.json()
-    except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
         raise DirectoryError(f"the directory at {url} does not answer: {error}") from error
     try:
         signer = bytes.fromhex(document["identity"])

@@ -165,14 +165,16 @@ class EndUserAgent:
             if not any(isinstance(one, Idle) and one.cid in cids for one in self.wallets()):
                 continue
             try:
-                self.engine.do(lambda records, moment, group=group: self.engine.machine.cash_out(
-                    records, group.group))
+                self._cash_out_group(group.group)
             except ProtocolError as error:
                 self._log.warning("a group is not cashed out", reason=str(error))
         await self.engine.until(
             lambda records: not any(isinstance(one, CashingOut | Idle)
                                     for one in wallets.all_wallets(records)),
             timeout, "cooperative close")
+
+    def _cash_out_group(self, group: int) -> None:
+        self.engine.do(lambda records, moment: self.engine.machine.cash_out(records, group))
 
     async def settled(self, timeout: float) -> None:
         """Wait until every channel is paid out, cooperatively or by a claim."""

@@ -13,6 +13,7 @@ from ..crypto.issuer import IssuerKey
 from ..protocol.answering import Intermediary
 from ..protocol.errors import ProtocolError
 from ..protocol.intermediary import IntermediaryMachine
+from ..protocol.outbox import Outbox
 from ..store import Store
 from ..transport.errors import TransportError
 from ..transport.relay_circuit import RouterCircuit
@@ -118,8 +119,7 @@ class IntermediaryAgent:
             self._log.info("a reply found no circuit", error=str(error))
 
     @staticmethod
-    def _answer(handled: tuple[tuple[int, bytes], list[object]], outbox: list[object]
-                ) -> tuple[int, bytes]:
+    def _answer(handled: tuple[tuple[int, bytes], Outbox], outbox: Outbox) -> tuple[int, bytes]:
         reply, items = handled
         outbox.extend(items)
         return reply

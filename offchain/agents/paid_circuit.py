@@ -18,7 +18,11 @@ from ..policy.credit import Credit
 from ..protocol import guard
 from ..protocol.errors import ProtocolError
 from ..protocol.messages import (
-    GuardAccepted, GuardPayout, NanoAccepted, Refusal, unpack,
+    GuardAccepted,
+    GuardPayout,
+    NanoAccepted,
+    Refusal,
+    unpack,
 )
 from ..protocol.nano_pay import left
 from ..protocol.outbox import Tell

@@ -14,13 +14,23 @@ from ..policy.credit import Credit
 from ..protocol import guard
 from ..protocol.errors import ProtocolError, RefusalCode
 from ..protocol.messages import (
-    GuardPayment, GuardQuery, GuardVoucher, NanoAccepted, NanoOffer, NanoPayment, Refusal, pack, unpack,
+    GuardPayment,
+    GuardQuery,
+    GuardVoucher,
+    NanoAccepted,
+    NanoOffer,
+    NanoPayment,
+    Refusal,
+    pack,
+    unpack,
 )
-from ..protocol.outbox import Tell
+from ..protocol.moment import Moment
+from ..protocol.outbox import Outbox, Tell
 from ..protocol.records import Records, Table
 from ..protocol.relay import Relay
 from ..protocol.sessions import RelayPhase, RelaySession, relay_session
-from ..protocol.wallet import EndUser
+from ..protocol.wallet import EndUser, Proved
+from ..store import Transaction
 from ..transport.errors import TransportError
 from ..transport.exit_policy import ExitPolicy
 from ..transport.relay_circuit import RouterCircuit
@@ -148,9 +158,7 @@ class RelayAgent(EndUserAgent):
             case NanoOffer():
                 self._on_offer(served, message, link)
             case GuardPayment() if served.channel:
-                self.engine.step(lambda records, moment, outbox: (
-                    self.machine.on_guard_payment(records, moment, served.channel, message),
-                    records.count("guard-received")))
+                self._on_guard_payment(served.channel, message)
                 served.credit.paid()
                 served.update()
             case GuardQuery() if self._is_guard:
@@ -180,13 +188,25 @@ class RelayAgent(EndUserAgent):
         served.sessions.append(terms_hash)
         served.update()
 
+    def _on_guard_payment(self, channel: bytes, message: GuardPayment) -> None:
+        def receive(records: Transaction, moment: Moment, outbox: Outbox) -> None:
+            self.machine.on_guard_payment(records, moment, channel, message)
+            records.count("guard-received")
+
+        self.engine.step(receive)
+
+    def _receive(self, terms_hash: bytes, message: NanoPayment) -> Proved:
+        def receive(records: Transaction, moment: Moment, outbox: Outbox) -> Proved:
+            records.count("received")
+            return self.machine.on_payment(records, moment, terms_hash, message)
+
+        return self.engine.step(receive)
+
     def _on_payment(self, served: ServedCircuit, message: NanoPayment) -> None:
         problem: ProtocolError = ProtocolError("no session of the circuit takes payments")
         for terms_hash in served.sessions:
             try:
-                best = self.engine.step(lambda records, moment, outbox, terms_hash=terms_hash: (
-                    self.machine.on_payment(records, moment, terms_hash, message),
-                    records.count("received"))[0])
+                best = self._receive(terms_hash, message)
             except ProtocolError as error:
                 problem = error
                 continue
@@ -239,11 +259,13 @@ class RelayAgent(EndUserAgent):
                     if isinstance(one, guard.EarningGuard) and not key.startswith(b"closed:")]
 
         for one in earning(self.records()):
-            self.engine.do(lambda records, moment, one=one: self.machine.claim_guard(
-                records, one.channel))
+            self._claim_guard(one.channel)
         await self.engine.until(
             lambda records: all(guard.owed(one) <= one.claimed for one in earning(records)),
             timeout, "guard claims")
+
+    def _claim_guard(self, channel: bytes) -> None:
+        self.engine.do(lambda records, moment: self.machine.claim_guard(records, channel))
 
     def payouts(self) -> list[tuple[bytes, bytes]]:
         """(address, key) of every payout address that has a direct channel."""

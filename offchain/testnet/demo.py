@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from monetor_chain.parameters import DEMO
 
@@ -43,7 +44,7 @@ class DemoOptions:
     cells_per_payment: int = DEMO.cells_per_payment
     dispute: str | None = None
     speed: float = 4.0
-    precompiles: str = "native"
+    precompiles: Literal["native", "pure"] = "native"
     folder: Path | None = None
     say: Say = lambda text: None
     progress: ShowProgress = lambda size, total: None

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 
 from ..agents.client import ClientAgent
 from ..agents.download import Download, DownloadError
+from ..agents.end_user import EndUserAgent
 from ..agents.intermediary import IntermediaryAgent
 from ..agents.relay import RelayAgent
 from ..protocol import wallet as wallets
 from ..protocol.establish import Group, GroupPhase
 from ..protocol.ledger import NanoRefund
-from ..protocol.outbox import Done, Submit
-from ..protocol.records import Table, key248
+from ..protocol.moment import Moment
+from ..protocol.outbox import Done, Outbox, Submit
+from ..protocol.records import Records, Table, key248
 from ..protocol.sessions import ClientPhase, ClientSession
 from ..protocol.wallet import InSession, Posted
 from .network import Network
@@ -97,8 +99,7 @@ async def intermediary_vanishes(network: Network, url: str, progress: Progress) 
     await network.client.close_sessions(timeout=240)
     for user in (network.client, network.payee, *network.relays.values()):
         for one in user.wallets():
-            user.engine.do(lambda records, moment, user=user, one=one: (
-                user.engine.machine.post_claim(records, wallets.channel_of(one))))
+            _post_claim(user, wallets.channel_of(one))
     return Outcome(frozenset({"intermediary"}), frozenset({"intermediary"}), download,
                    ["every channel was closed by its owner's own token"])
 
@@ -107,15 +108,17 @@ async def client_posts_revoked_state(network: Network, url: str, progress: Progr
     """The client closes its sessions, then posts the state that one of them revoked."""
     download = await _download(network, url, progress)
     client = network.client
-    session, old = next((key, wallets.claim(client.records(), one))
-                        for key, one in _sessions_in(network, ClientPhase.ACTIVE)
-                        for one in [InSession(one.session.cid, key)])
+    session, one = _sessions_in(network, ClientPhase.ACTIVE)[0]
+    old = wallets.claim(client.records(), InSession(one.session.cid, session))
     await client.close_sessions()
     assert isinstance(old, NanoRefund), "an open session is claimed by its nrt"
     network.say("the client posts a session's state that it has revoked; it is refuted")
-    client.engine.step(lambda records, moment, outbox: (
-        wallets.put(records, old.cid, Posted(old.cid, 0)),
-        outbox.append(Submit(b"claim:" + key248(old.cid), old))))
+
+    def post(records: Records, moment: Moment) -> Outbox:
+        wallets.put(records, old.cid, Posted(old.cid, 0))
+        return [Submit(b"claim:" + key248(old.cid), old)]
+
+    client.engine.do(post)
     return Outcome(frozenset({"client"}), download=download,
                    notes=[f"session {session.hex()[:8]} was refuted with its secret"])
 
@@ -125,9 +128,8 @@ async def client_refunds_low(network: Network, url: str, progress: Progress) -> 
     download = await _download(network, url, progress)
     client = network.client
     network.say("the client claims its sessions on the ledger with no payment in them")
-    for key, one in _sessions_in(network, ClientPhase.ACTIVE):
-        client.engine.do(lambda records, moment, key=key: [
-            *client.machine.claim_session(records, key), Done(b"session:" + key)])
+    for key, _ in _sessions_in(network, ClientPhase.ACTIVE):
+        _claim_session(client, key)
     await asyncio.gather(*(relay.close_sessions() for relay in network.relays.values()))
     await client.close_sessions()
     return Outcome(frozenset({"client"}), download=download,
@@ -181,15 +183,26 @@ def _sessions_in(network: Network, phase: ClientPhase) -> list[tuple[bytes, Clie
             if isinstance(one, ClientSession) and one.phase is phase and one.sent]
 
 
+def _post_claim(user: EndUserAgent, cid: int) -> None:
+    user.engine.do(lambda records, moment: user.engine.machine.post_claim(records, cid))
+
+
+def _claim_session(client: ClientAgent, terms_hash: bytes) -> None:
+    client.engine.do(lambda records, moment: [
+        *client.machine.claim_session(records, terms_hash), Done(b"session:" + terms_hash)])
+
+
+def _request_close(agent: IntermediaryAgent, cid: int) -> None:
+    agent.engine.do(lambda records, moment: agent.engine.machine.request_close(records, cid))
+
+
 def _request_closes(network: Network, account: bytes) -> None:
     agent = network.intermediary
     for _, group in agent.engine.store.read().scan(Table.GROUP):
         if isinstance(group, Group) and group.account == account and (
                 group.phase is GroupPhase.OPEN):
             for index in range(group.count):
-                cid = group.group << 8 | index
-                agent.engine.do(lambda records, moment, cid=cid: (
-                    agent.engine.machine.request_close(records, cid)))
+                _request_close(agent, group.group << 8 | index)
 
 
 async def wait_for_resolution(network: Network, timeout: float) -> None:

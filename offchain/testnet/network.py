@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from monetor_chain.accounts import address_of, dev_key
 from monetor_chain.bindings.ledger import GuardState
@@ -36,7 +37,7 @@ class Options:
     folder: Path
     parameters: NetworkParameters
     speed: float = 4.0
-    precompiles: str = "native"
+    precompiles: Literal["native", "pure"] = "native"
     client_tokens: int = 400_000
     client_channels: int = 6
     client_deposit: int = 20_000
@@ -158,7 +159,8 @@ class Network:
     async def owed_by_ledger(self) -> int:
         """Vaults, credits and uncollected tax: what the ledger holds outside of channels."""
         ledger = self.contracts.ledger
-        addresses = [*(address_of(dev_key(name)) for name in self.before), *self.payouts()]
+        addresses: list[str | bytes] = [address_of(dev_key(name)) for name in self.before]
+        addresses += self.payouts()
         owed = int(await ledger.credit(self.deployment.tax_pool))
         for address in addresses:
             owed += int(await ledger.credit(address) + await ledger.vault(address))

@@ -116,7 +116,8 @@ async def make_statement(network: Network, download: Download | None, *,
             "fee": (price - delta_r) * settled - session_tax,
             "pay_fees": pay_fee * hidden_payments, "session_tax": session_tax,
             "change": after - before},
-        tax_pool=pool, conservation=total_before == total_after + escrowed and left == owed + escrowed,
+        tax_pool=pool,
+        conservation=total_before == total_after + escrowed and left == owed + escrowed,
         total_before=total_before, total_after=total_after, left_in_ledger=left - owed,
         protocols=_protocols(network), dispute=dispute)
 
