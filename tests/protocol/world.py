@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from eth_utils import to_checksum_address
+
 from monetor_chain import statements
 from monetor_chain.errors import TransactionReverted
 from monetor_chain.parameters import DEMO, TAX_RATE_BP, NetworkParameters
@@ -451,7 +453,7 @@ class World:
                 return on.request_close(call.cid)
             case calls.OpenGuard():
                 permit = self.stage.permit(node.party, call.deposit)
-                return on.open_guard("0x" + call.payout.hex(), call.deposit, permit)
+                return on.open_guard(to_checksum_address(call.payout), call.deposit, permit)
             case calls.ClaimGuard():
                 return on.claim_guard(
                     int.from_bytes(call.channel, "big"), call.seq, call.base, call.n, call.hc0,
