@@ -275,7 +275,7 @@ def answer_establish(records: Records, me: Intermediary, moment: Moment,
                      message: EstablishRequest) -> Answer:
     """Sign a channel's first refund token: one pair of D's for a cid, ever."""
     group = _known_group(records, message.cid)
-    verify_opening(me.issuer.public, me.ctx, TokenRequest(message.d_rt, message.d_pt),
+    verify_opening(me.issuer, me.ctx, TokenRequest(message.d_rt, message.d_pt),
                    message.proof, role=group.role, cid=message.cid, balance=group.deposit)
     records.put(Table.CHANNEL, b"request:" + key248(message.cid), ChannelRequest(message.d_pt))
     return Answer(EstablishReply(me.issuer.blind_sign(

@@ -325,7 +325,7 @@ def answer_client_reveal(records: Records, me: Intermediary, moment: Moment,
 def _verify_close(me: Intermediary, role: Role, commitment: bytes, d_rt: bytes, d_pt: bytes,
                   proof: bytes, adjustment: int, terms_hash: bytes, k: int) -> None:
     try:
-        verify_nano_close(me.issuer.public, me.ctx, TokenRequest(d_rt, d_pt), proof, role=role,
+        verify_nano_close(me.issuer, me.ctx, TokenRequest(d_rt, d_pt), proof, role=role,
                           commitment=commitment, adjustment=adjustment, terms_hash=terms_hash, k=k)
     except CryptoError as error:
         raise Refused(RefusalCode.PROOF, str(error)) from error

@@ -547,7 +547,7 @@ def answer_void(records: Records, me: Intermediary, moment: Moment, message: Pay
         raise Refused(RefusalCode.STATE, "the payment was made: claim it with wsk_C")
     answering.require_live(records, joined.leg.wpk, "wpk_R")
     try:
-        verify_reissue(me.issuer.public, me.ctx, TokenRequest(message.d_rt, message.d_pt),
+        verify_reissue(me.issuer, me.ctx, TokenRequest(message.d_rt, message.d_pt),
                        message.proof, k=joined.leg.k, role=Role.CLIENT)
     except CryptoError as error:
         raise Refused(RefusalCode.PROOF, str(error)) from error
