@@ -66,10 +66,13 @@ def _conservation(statement: Mapping[str, Any]) -> None:
     parties = statement["parties"].values()
     before = sum(party["before"] for party in parties)
     after = sum(party["after"] for party in parties)
-    pool = statement["tax_pool"]
+    pool, left = statement["tax_pool"], statement.get("left_in_ledger", 0)
     verdict = "holds" if statement["conservation"] else "DOES NOT HOLD"
-    sign = "=" if before == after + pool else "and not"
-    say(f"Conservation   {before:,} before {sign} {after:,} after + {pool:,} tax: {verdict}")
+    sign = "=" if before == after + pool + left else "and not"
+    escrow = f" + {left:,} still in escrow" if left else ""
+    say(
+        f"Conservation   {before:,} before {sign} {after:,} after + {pool:,} tax{escrow}: {verdict}"
+    )
     short = [
         name
         for name, party in statement["parties"].items()

@@ -55,6 +55,14 @@ def test_a_missing_unit_is_seen(capsys):
     assert "below their floor: exit" in shown
 
 
+def test_what_is_left_in_escrow_is_part_of_the_sum(capsys):
+    dispute = copy.deepcopy(STATEMENT) | {"left_in_ledger": 700}
+    dispute["parties"]["client"]["after"] -= 700
+    show(dispute)
+    shown = capsys.readouterr().out
+    assert "4,460,000 before = 4,459,210 after + 90 tax + 700 still in escrow: holds" in shown
+
+
 def test_a_dishonest_party_is_named_and_may_lose(capsys):
     dispute = copy.deepcopy(STATEMENT)
     dispute["parties"]["exit"] |= {"honest": False, "after": 0}
