@@ -43,6 +43,9 @@ def address_of(private_key: bytes) -> str:
 
     Raises `ValueError` if the key is not a valid scalar.
     """
+    if len(private_key) != 32:
+        # coincurve would pad it in silence.
+        raise ValueError(f"a private key has 32 bytes, this one has {len(private_key)}")
     point = coincurve.PrivateKey(private_key).public_key.format(compressed=False)
     return checksum(keccak256(point[1:])[12:])
 

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from aiohttp import ClientError, ClientTimeout
+from aiohttp import ClientError, ClientTimeout, ServerDisconnectedError
 from web3 import AsyncHTTPProvider
 from web3.exceptions import Web3Exception
-from web3.types import RPCEndpoint
+from web3.types import RPCEndpoint, RPCResponse
 
 from .accounts import checksum
 from .errors import ChainError, ChainUnavailable, NotADevelopmentChain, RpcError, WrongChain
 
 EMBEDDED_CLIENT = "moneTor-embedded"
+SEND_RAW = "eth_sendRawTransaction"
 _METHOD_NOT_FOUND = -32601
 _POLL_SECONDS = 0.2
 
@@ -88,10 +89,17 @@ class Chain:
     async def rpc(self, method: str, *params: Any) -> Any:
         """The result of one JSON-RPC request.
 
-        Raises `ChainUnavailable` if there is no usable answer and `RpcError` if it is an error.
+        A connection that the other side closed while it was idle is opened again, except for
+        sending a transaction: whether that arrived is the sender's question. Raises
+        `ChainUnavailable` if there is no usable answer and `RpcError` if it is an error.
         """
         try:
-            response = await self._provider.make_request(RPCEndpoint(method), list(params))
+            try:
+                response = await self._request(method, params)
+            except ServerDisconnectedError:
+                if method == SEND_RAW:
+                    raise
+                response = await self._request(method, params)
         except (ClientError, Web3Exception, TimeoutError, OSError, ValueError) as error:
             said = str(error) or type(error).__name__
             raise ChainUnavailable(f"no answer from the chain at {self.url}: {said}") from error
@@ -105,6 +113,9 @@ class Chain:
             int(problem.get("code", 0)),
             _payload(problem.get("data")),
         )
+
+    async def _request(self, method: str, params: tuple[Any, ...]) -> RPCResponse:
+        return await self._provider.make_request(RPCEndpoint(method), list(params))
 
     # --- Blocks -----------------------------------------------------------------------------------
 

@@ -145,12 +145,13 @@ async def deploy(
     quorum: int | None = None,
     directory: Path | str = DEFAULT_FOLDER,
     fresh: bool = False,
+    confirmations: int = 0,
 ) -> Deployment:
     """Deploy all contracts with the account of `private_key`, or find that they are there.
 
     Without `authorities` the deployer is the only one; `quorum` is by default more than half of
-    them. `fresh` ignores an existing record. Raises `MissingPrecompiles`, `InvalidParameters`,
-    `DeploymentMismatch` if the record is of other arguments, another account or other contracts,
+    them. `fresh` ignores an existing record; every step waits for `confirmations`. Raises
+    `MissingPrecompiles`, `InvalidParameters`, `DeploymentMismatch` if the record is of other arguments, another account or other contracts,
     and what `Sender.send` raises.
     """
     parameters.check(tax_rate_bp)
@@ -171,7 +172,8 @@ async def deploy(
                 f"{path} records a deployment by another account or with other arguments; "
                 "deploy afresh or into another folder"
             )
-        work = _Work(chain, Sender(chain, private_key), path, record)
+        sender = Sender(chain, private_key, confirmations=confirmations)
+        work = _Work(chain, sender, path, record)
         return await work.run(parameters, tax_rate_bp, voters, votes)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 from eth_account import Account
 
 from .accounts import address_of, checksum
-from .chain import Chain
+from .chain import SEND_RAW, Chain
 from .errors import (
     ChainError,
+    ChainUnavailable,
     InsufficientFunds,
     RpcError,
     TransactionDropped,
@@ -34,6 +35,8 @@ _RAISE_SECONDS = 30.0
 _RAISE_PERCENT = 125
 """Nodes replace a transaction only if the fees rise by a tenth; an eighth is customary."""
 _RETRY_SECONDS = 0.1
+_SILENCE_SECONDS = 3.0
+"""How long the chain may be silent while a transaction is on its way, before that is reported."""
 _ERROR_SELECTOR = keccak256(b"Error(string)")[:4]
 _NO_REASON = "no reason given"
 
@@ -228,17 +231,23 @@ class Sender:
         return bytes(signed.raw_transaction), "0x" + bytes(signed.hash).hex()
 
     async def _hand_over(self, raw: bytes) -> None:
-        await self._chain.rpc("eth_sendRawTransaction", "0x" + raw.hex())
+        await self._chain.rpc(SEND_RAW, "0x" + raw.hex())
 
     async def _outcome(self, sent: _Sent, deadline: float) -> Mapping[str, Any] | None:
         """The confirmed receipt; None if another transaction has used up the nonce."""
         pause = _FIRST_POLL_SECONDS
+        answered = time.monotonic()
         while True:
-            receipt = await self._find(sent)
-            if receipt is not None and await self._is_confirmed(receipt):
-                return receipt
-            if receipt is None and await self._is_superseded(sent):
-                return None
+            try:
+                receipt = await self._find(sent)
+                if receipt is not None and await self._is_confirmed(receipt):
+                    return receipt
+                if receipt is None and await self._is_superseded(sent):
+                    return None
+                answered = time.monotonic()
+            except ChainUnavailable:
+                if time.monotonic() - answered > _SILENCE_SECONDS:
+                    raise
             if time.monotonic() >= deadline:
                 raise TransactionTimeout(
                     f"not mined within {self._timeout:.0f} s", _raw(sent.hashes[-1])

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 BLOCK_GAS_LIMIT = 60_000_000
 """Gas of a block; a single transaction may use as much (Prague has no limit of its own)."""
 
+_DYNAMIC_FEE_TYPE = 2
 _REPLACEMENT_PERCENT = 110
 """A transaction replaces another of the same nonce only at a fee at least this much higher."""
 
@@ -404,6 +405,9 @@ class Node:
     def _decode(self, raw: bytes) -> SignedTransactionAPI:
         if not raw:
             raise refused("empty transaction")
+        if raw[0] < 0x80 and raw[0] > _DYNAMIC_FEE_TYPE:
+            # Blobs and code delegation: nothing here uses them, and py-evm's support is partial.
+            raise refused("transaction type not supported")
         builder = self._vm(self.head.header).get_transaction_builder()
         try:
             transaction: SignedTransactionAPI = builder.decode(raw)

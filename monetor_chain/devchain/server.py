@@ -30,6 +30,8 @@ _GATHER_SECONDS = 0.01
 _LEAST_EMPTY_SECONDS = 0.25
 """Empty blocks are at least this far apart in real time, however fast the chain's clock runs."""
 _MIN_WAIT_SECONDS = 0.001
+_KEEPALIVE_SECONDS = 3600.0
+"""Agents that pause for minutes should not find their connection closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,9 @@ async def serve(options: ServerOptions) -> None:
 
     application = web.Application(client_max_size=_MAX_BODY)
     application.router.add_post("/", _handler(rpc))
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        application, access_log=None, shutdown_timeout=1.0, keepalive_timeout=_KEEPALIVE_SECONDS
+    )
     await runner.setup()
     tasks: list[asyncio.Task[Any]] = []
     try:

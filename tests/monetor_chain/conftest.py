@@ -18,10 +18,11 @@ from monetor_chain.chain import Chain
 from monetor_chain.deployment import Deployment, deploy
 from monetor_chain.embedded import EmbeddedChain
 from monetor_chain.errors import ChainError
-from monetor_chain.rehearsal import TokenIssuer
 
 AUTHORITIES = ("authority", "authority2", "authority3")
 ANVIL_CHAIN_ID = 31337
+ANVIL = shutil.which("anvil")
+"""The tests of deployment, sending and bindings run on anvil as well where it is installed."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,11 @@ def fast_chain():
 
 @pytest.fixture(scope="session")
 def anvil_url():
-    binary = shutil.which("anvil")
-    if binary is None:
-        pytest.skip("no anvil on the PATH")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [binary, "--port", str(port), "--chain-id", str(ANVIL_CHAIN_ID), "--silent"]
+        [ANVIL, "--port", str(port), "--chain-id", str(ANVIL_CHAIN_ID), "--silent"]
         + ["--hardfork", "prague"],
         stdin=subprocess.DEVNULL,
     )
@@ -78,7 +76,7 @@ def anvil_url():
         process.wait(10)
 
 
-@pytest.fixture(scope="session", params=["embedded", "anvil"])
+@pytest.fixture(scope="session", params=["embedded", "anvil"] if ANVIL else ["embedded"])
 def network(request, tmp_path_factory):
     """The contracts on the embedded chain, and on anvil where it is installed."""
     if request.param == "embedded":
@@ -98,6 +96,34 @@ def network(request, tmp_path_factory):
     return DeployedNetwork(url, folder, asyncio.run(put()), request.param)
 
 
+class SharedChain:
+    """One standing process for tests that need a chain of their own only for a moment.
+
+    Each borrower finds it at its first block with the speed it asks for, and leaves no trace.
+    """
+
+    def __init__(self) -> None:
+        self._embedded = EmbeddedChain(speed=0.0)
+
+    def lend(self, work, speed: float):
+        async def run():
+            async with await Chain.connect(self._embedded.start()) as chain:
+                snapshot = await chain.snapshot()
+                await chain.set_speed(speed)
+                try:
+                    return await work(chain)
+                finally:
+                    await chain.set_speed(0)
+                    await chain.revert(snapshot)
+
+        return asyncio.run(run())
+
+    def stop(self) -> None:
+        self._embedded.stop()
+
+
 @pytest.fixture(scope="session")
-def issuer() -> TokenIssuer:
-    return TokenIssuer(2537)
+def shared_chain():
+    shared = SharedChain()
+    yield shared
+    shared.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shutil
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -50,6 +51,7 @@ from monetor_chain.statements import NanoTerms, Role, TokenKind, keccak256, lock
 DEPOSIT = 20_000
 FUND = 30_000
 FAR = 2**40
+ANVIL = shutil.which("anvil")
 
 
 @dataclass
@@ -543,6 +545,11 @@ def test_an_endpoint_with_a_small_range_is_asked_in_pieces(network, monkeypatch)
         assert min(asked) <= 20 < max(asked)
 
     in_town(network, work)
+
+
+def test_anvil_is_tried_too():
+    if ANVIL is None:
+        pytest.skip("no anvil on the PATH: these tests ran on the embedded chain only")
 
 
 def test_an_address_without_the_contract_is_noticed(network):

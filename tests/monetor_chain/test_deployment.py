@@ -115,7 +115,7 @@ def test_coins_for_everybody(network):
     with_chain(network.url, work)
 
 
-@pytest.mark.parametrize("moment", range(1, 5))
+@pytest.mark.parametrize("moment", [1, 2, 4])
 def test_a_killed_deployment_goes_on_where_it_stopped(tmp_path, moment):
     """Killed when the record names the transaction of the n-th step, mined or not."""
 

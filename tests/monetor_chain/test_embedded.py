@@ -50,7 +50,7 @@ async def timestamps(chain: Chain) -> list[int]:
     return [(await chain.block(number)).timestamp for number in range(head.number + 1)]
 
 
-def on_chain(work, **options):
+def on_new_chain(work, **options):
     """Run `work(chain)` on a chain of its own."""
 
     async def run():
@@ -146,7 +146,7 @@ def test_naming_the_chain_loads_neither_web3_nor_an_evm():
 # --- Clock and blocks -----------------------------------------------------------------------------
 
 
-def test_the_clock_runs_at_its_speed_and_blocks_follow_it():
+def test_the_clock_runs_at_its_speed_and_blocks_follow_it(shared_chain):
     async def work(chain):
         (start, speed), real = await chain.clock(), time.monotonic()
         assert speed == 20
@@ -158,7 +158,7 @@ def test_the_clock_runs_at_its_speed_and_blocks_follow_it():
         assert all(b > a for a, b in zip(times, times[1:], strict=False))
         assert 0 <= await chain.now() - times[-1] < 20
 
-    on_chain(work, speed=20.0)
+    shared_chain.lend(work, speed=20.0)
 
 
 def test_empty_blocks_keep_their_distance():
@@ -168,7 +168,7 @@ def test_empty_blocks_keep_their_distance():
         assert {b - a for a, b in zip(times, times[1:], strict=False)} <= {4, 5}
         assert len(times) >= 2
 
-    on_chain(work, speed=2.0, block_interval=4.0)
+    on_new_chain(work, speed=2.0, block_interval=4.0)
 
 
 def test_the_clock_can_start_anywhere_and_change_its_speed():
@@ -181,10 +181,10 @@ def test_the_clock_can_start_anywhere_and_change_its_speed():
         with pytest.raises(RpcError, match="speed"):
             await chain.set_speed(-1)
 
-    on_chain(work, genesis_time=1_000_000.0)
+    on_new_chain(work, genesis_time=1_000_000.0)
 
 
-def test_a_jump_is_followed_by_a_block_at_once():
+def test_a_jump_is_followed_by_a_block_at_once(shared_chain):
     async def work(chain):
         before = await chain.latest()
         await chain.increase_time(3_600)
@@ -195,10 +195,10 @@ def test_a_jump_is_followed_by_a_block_at_once():
         with pytest.raises(RpcError, match="advanced"):
             await chain.increase_time(-1)
 
-    on_chain(work)
+    shared_chain.lend(work, speed=1.0)
 
 
-def test_a_standing_clock_moves_with_transactions_only():
+def test_a_standing_clock_moves_with_transactions_only(shared_chain):
     async def work(chain):
         start = await chain.latest()
         await asyncio.sleep(0.6)
@@ -208,20 +208,20 @@ def test_a_standing_clock_moves_with_transactions_only():
         assert (await chain.latest()).number == start.number + 3
         assert await chain.now() == start.timestamp + 3
 
-    on_chain(work, speed=0.0)
+    shared_chain.lend(work, speed=0.0)
 
 
-def test_waiting_for_a_time_waits_for_a_confirmed_block_of_that_time():
+def test_waiting_for_a_time_waits_for_a_confirmed_block_of_that_time(shared_chain):
     async def work(chain):
         target = int(await chain.now()) + 30
         block = await chain.wait_past(target, confirmations=2)
         assert block.timestamp > target
         assert (await chain.latest()).number >= block.number + 2
 
-    on_chain(work, speed=50.0)
+    shared_chain.lend(work, speed=50.0)
 
 
-def test_a_transaction_is_mined_within_a_chain_second_and_simultaneous_ones_share_blocks():
+def test_transactions_are_mined_soon_and_simultaneous_ones_share_blocks(shared_chain):
     async def work(chain):
         waits = []
         for nonce in range(4):
@@ -240,10 +240,10 @@ def test_a_transaction_is_mined_within_a_chain_second_and_simultaneous_ones_shar
         receipts = [await mined(chain, hash_) for hash_ in hashes]
         assert len({receipt["blockNumber"] for receipt in receipts}) <= 2
 
-    on_chain(work)
+    shared_chain.lend(work, speed=1.0)
 
 
-def test_a_snapshot_brings_back_state_blocks_pool_and_clock():
+def test_a_snapshot_brings_back_state_blocks_pool_and_clock(shared_chain):
     async def work(chain):
         await mined(chain, await chain.rpc("eth_sendRawTransaction", signed("client", 0)))
         head, now = await chain.latest(), await chain.now()
@@ -262,7 +262,7 @@ def test_a_snapshot_brings_back_state_blocks_pool_and_clock():
         with pytest.raises(ChainError, match="no such snapshot"):
             await chain.revert(snapshot)
 
-    on_chain(work, speed=0.0)
+    shared_chain.lend(work, speed=0.0)
 
 
 # --- Transactions the node must refuse ------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_impossible_transactions_are_refused(fast_chain, case):
     asyncio.run(work())
 
 
-def test_nonces_and_replacement():
+def test_nonces_and_replacement(shared_chain):
     async def work(chain):
         send = "eth_sendRawTransaction"
         early = await chain.rpc(send, signed("client", 1))
@@ -306,10 +306,10 @@ def test_nonces_and_replacement():
         with pytest.raises(RpcError, match="nonce too low"):
             await chain.rpc(send, signed("client", 1, value=3))
 
-    on_chain(work, speed=50.0)
+    shared_chain.lend(work, speed=50.0)
 
 
-def test_a_transaction_below_the_base_fee_waits_without_harm():
+def test_a_transaction_below_the_base_fee_waits_without_harm(shared_chain):
     async def work(chain):
         low = signed("client", 0, maxFeePerGas=1, maxPriorityFeePerGas=1)
         stuck = await chain.rpc("eth_sendRawTransaction", low)
@@ -320,7 +320,7 @@ def test_a_transaction_below_the_base_fee_waits_without_harm():
         await asyncio.sleep(1.0)
         assert (await chain.latest()).number - first <= 6, "the miner must not spin"
 
-    on_chain(work, speed=50.0)
+    shared_chain.lend(work, speed=50.0)
 
 
 # --- JSON-RPC -------------------------------------------------------------------------------------
@@ -345,6 +345,8 @@ MALFORMED = [
     (b'{"id":1,"method":"eth_getBlockByNumber","params":["never",false]}', -32602),
     (b'{"id":1,"method":"eth_sendRawTransaction","params":["0x"]}', -32000),
     (b'{"id":1,"method":"eth_sendRawTransaction","params":["0x02c0"]}', -32000),
+    (b'{"id":1,"method":"eth_sendRawTransaction","params":["0x03c0"]}', -32000),
+    (b'{"id":1,"method":"eth_sendRawTransaction","params":["0x04c0"]}', -32000),
     (b'{"id":1,"method":"eth_sendRawTransaction","params":["0xzz"]}', -32602),
     (b'{"id":1,"method":"eth_call","params":[[]]}', -32602),
     (b'{"id":1,"method":"monetor_setSpeed","params":["fast"]}', -32602),
@@ -417,7 +419,7 @@ def test_both_kinds_of_precompiles_answer_and_the_clock_stays_responsive(mode):
         await calls
         assert longest < 0.5
 
-    on_chain(work, precompiles=mode)
+    on_new_chain(work, precompiles=mode)
 
 
 def test_the_mode_shows_in_the_time_a_pairing_takes():
@@ -427,14 +429,15 @@ def test_the_mode_shows_in_the_time_a_pairing_takes():
             await chain.call(PAIRING_PROBE.address, PAIRING_PROBE.input)
         return (time.monotonic() - started) / 5
 
-    assert on_chain(work, precompiles="native") < 0.2
+    assert on_new_chain(work, precompiles="native") < 0.2
 
 
 def test_a_second_chain_is_another_chain():
     async def first_block(chain):
         return (await chain.block(0)).hash
 
-    assert on_chain(first_block, genesis_time=5.0) != on_chain(first_block, genesis_time=5.0)
+    first, second = (on_new_chain(first_block, genesis_time=5.0) for _ in range(2))
+    assert first != second
 
 
 def test_the_child_inherits_no_working_folder(tmp_path, monkeypatch):

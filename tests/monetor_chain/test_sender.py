@@ -189,18 +189,16 @@ def test_another_chain_is_refused(network):
 # --- Losses, on chains that stand still -----------------------------------------------------------
 
 
-def alone(work, **options):
-    """Run `work(chain, sender)` on an embedded chain of its own."""
+def alone(shared_chain, work, speed=1.0):
+    """Run `work(chain, sender)` on an embedded chain that nobody else uses meanwhile."""
 
-    async def run():
-        async with EmbeddedChain(**options) as embedded:
-            async with await Chain.connect(embedded.url) as chain:
-                return await work(chain, Sender(chain, dev_key("client"), timeout=20))
+    async def lent(chain):
+        return await work(chain, Sender(chain, dev_key("client"), timeout=20))
 
-    return asyncio.run(run())
+    return shared_chain.lend(lent, speed)
 
 
-def test_a_forgotten_transaction_is_sent_again():
+def test_a_forgotten_transaction_is_sent_again(shared_chain):
     async def work(chain, sender):
         # Nothing is mined at this speed; the snapshot's return makes the pool forget.
         await chain.set_speed(0.001)
@@ -213,10 +211,10 @@ def test_a_forgotten_transaction_is_sent_again():
         receipt = await job
         assert receipt.gas_used == 21_000
 
-    alone(work)
+    alone(shared_chain, work)
 
 
-def test_a_reorganisation_does_not_lose_a_transaction():
+def test_a_reorganisation_does_not_lose_a_transaction(shared_chain):
     async def work(chain, sender):
         careful = Sender(chain, dev_key("client"), confirmations=2, timeout=20)
         snapshot = await chain.snapshot()
@@ -234,10 +232,10 @@ def test_a_reorganisation_does_not_lose_a_transaction():
         hash_ = "0x" + receipt.transaction.hex()
         assert int((await chain.rpc("eth_getTransactionReceipt", hash_))["status"], 16) == 1
 
-    alone(work, speed=0.0)
+    alone(shared_chain, work, speed=0.0)
 
 
-def test_a_transaction_that_was_displaced_takes_another_nonce():
+def test_a_transaction_that_was_displaced_takes_another_nonce(shared_chain):
     async def work(chain, sender):
         await chain.set_speed(0.001)
         job = asyncio.create_task(sender.send(dev_address("guard"), b"", gas=GAS, value=1))
@@ -255,10 +253,10 @@ def test_a_transaction_that_was_displaced_takes_another_nonce():
         count = await chain.rpc("eth_getTransactionCount", sender.address, "latest")
         assert int(count, 16) == 2
 
-    alone(work)
+    alone(shared_chain, work)
 
 
-def test_a_stuck_transaction_is_reported_in_time():
+def test_a_stuck_transaction_is_reported_in_time(shared_chain):
     async def work(chain, sender):
         await chain.set_speed(0.001)
         impatient = Sender(chain, dev_key("client"), timeout=0.5)
@@ -266,7 +264,7 @@ def test_a_stuck_transaction_is_reported_in_time():
             await impatient.send(dev_address("guard"), b"", gas=GAS, value=1)
         assert len(caught.value.transaction) == 32
 
-    alone(work)
+    alone(shared_chain, work)
 
 
 def test_a_chain_that_dies_under_a_sender_is_reported():
@@ -285,7 +283,7 @@ def test_a_chain_that_dies_under_a_sender_is_reported():
     asyncio.run(work())
 
 
-def test_every_hash_is_announced_before_the_transaction_leaves():
+def test_every_hash_is_announced_before_the_transaction_leaves(shared_chain):
     async def work(chain, sender):
         known = []
 
@@ -297,7 +295,7 @@ def test_every_hash_is_announced_before_the_transaction_leaves():
         )
         assert known == [receipt.transaction]
 
-    alone(work, speed=0.0)
+    alone(shared_chain, work, speed=0.0)
 
 
 @pytest.mark.parametrize(
