@@ -151,8 +151,8 @@ async def deploy(
 
     Without `authorities` the deployer is the only one; `quorum` is by default more than half of
     them. `fresh` ignores an existing record; every step waits for `confirmations`. Raises
-    `MissingPrecompiles`, `InvalidParameters`, `DeploymentMismatch` if the record is of other arguments, another account or other contracts,
-    and what `Sender.send` raises.
+    `MissingPrecompiles`, `InvalidParameters`, `DeploymentMismatch` if the record is of other
+    arguments, another account or other contracts, and what `Sender.send` raises.
     """
     parameters.check(tax_rate_bp)
     await require_precompiles(chain)
