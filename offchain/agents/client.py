@@ -91,10 +91,12 @@ class ClientAgent(EndUserAgent):
         cost = parameters.n * parameters.price
         for one in self.wallets():
             if isinstance(one, Idle) and one.balance >= cost:
-                self.engine.do(lambda records, moment: self.machine.nano_setup(
-                    records, moment, one.cid)[1])
+                self._start_setup(one.cid)
                 return
         raise ProtocolError(f"no idle wallet holds the {cost} units that a session can cost")
+
+    def _start_setup(self, cid: int) -> None:
+        self.engine.do(lambda records, moment: self.machine.nano_setup(records, moment, cid)[1])
 
     async def take_session(self) -> bytes:
         """A session that is set up, for one hop; another is set up in its place."""

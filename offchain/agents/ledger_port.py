@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Between the protocol's view of the ledger and the chain: calls become transactions, logs events."""
+"""Between the protocol and the chain: calls become transactions, logs become events."""
 
 from __future__ import annotations
 
