@@ -5,18 +5,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from monetor_chain.parameters import DEMO
-from monetor_chain.statements import lock_of
 from offchain.crypto.hash_chain import HashChain
 from offchain.protocol import ledger as calls, messages as m, pay, wallet as wallets
 from offchain.protocol.errors import RefusalCode
-from offchain.protocol.outbox import Submit
 from offchain.protocol.records import Table
 from offchain.protocol.sessions import client_session
-from offchain.protocol.wallet import Idle, Posted, Settled
-from tests.protocol.world import DELTA_R, FEE, MU, PAY_FEE, PRICE, TICK, World
+from offchain.protocol.wallet import Idle
+from tests.protocol.world import MU, PAY_FEE, TICK, World
 
 
 def reveal_call(world: World, terms_hash: bytes, k: int) -> calls.Reveal:

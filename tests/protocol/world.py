@@ -325,6 +325,22 @@ class World:
         self.log.append(Sent("I", source, b"", *answer[0]))
         return answer[0]
 
+    def held(self, node: Node) -> Any:
+        """Take everything off the wire; the one request that `node` wants answered."""
+        self.wire.clear()
+        (request,) = node.requests.values()
+        return m.unpack(request.pcmd, request.payload)
+
+    def stop_before(self, kind: type[Any], node: Node) -> Any:
+        """Deliver until `node` wants to send a request of this type, which is held back."""
+        while self.wire:
+            parcel = self.wire[0]
+            if (parcel.kind == "request" and parcel.source == node.name
+                    and parcel.item.pcmd == kind.PCMD):
+                return self.held(node)
+            self.deliver()
+        raise AssertionError(f"{node.name} sends no {kind.__name__}")
+
     def ask(self, message: Any) -> Any:
         """Send a hand-made request; the unpacked reply."""
         return m.unpack(*self.request(*m.pack(message)))
