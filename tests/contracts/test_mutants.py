@@ -125,7 +125,7 @@ MUTANTS = (
     ),
     Mutant(
         "authorisation not demanded", SIGNED,
-        "    if msg.sender == account:\n        return", "    return", "authorisation",
+        "    if msg.sender == account:\n", "    if msg.sender != empty(address):\n", "authorisation",
     ),
     Mutant(
         "authorisation never expires", SIGNED,

@@ -100,6 +100,15 @@ def test_path_length_is_fixed(stage: Rehearsal, k: int) -> None:
             _reveal(stage, terms, k, chain.values[k], wrong)
 
 
+def test_a_deeper_tree_is_not_accepted(stage: Rehearsal) -> None:
+    """Invariant L12: the depth follows from n, whatever tree the root belongs to."""
+    long = payment_chain(256)
+    terms = replace(stage.terms(256), n=128)
+    for k in (16, 100):
+        with refused("preimages: not on the chain"):
+            _reveal(stage, terms, *long.proof(k))
+
+
 def test_wrong_preimage_and_wrong_k(stage: Rehearsal) -> None:
     terms, chain = stage.terms(), payment_chain(128)
     for k, value in ((5, chain.values[6]), (5, chain.values[4]), (20, chain.values[21])):
