@@ -97,15 +97,18 @@ def _unwatched(name: Name, step: str) -> AbstractContextManager[object]:
 class Dialogue:
     """Client, relay, second client and intermediary at one moment of the network's clock.
 
-    `heard` is told of every message once it is handled, `watch` surrounds every step. Raises
-    `ProtocolError` whenever a party refuses what another did: all of them are honest.
+    `heard` is told of every message and `settled` of every transaction once it is handled, `watch`
+    surrounds every step. Raises `ProtocolError` whenever a party refuses what another did: all of
+    them are honest.
     """
 
     def __init__(self, moment: Moment, issuer: IssuerKey, *,
                  heard: Callable[[Delivery], None] = lambda delivery: None,
+                 settled: Callable[[Name, LedgerCall], None] = lambda name, call: None,
                  watch: Watch = _unwatched) -> None:
         self.moment = moment
         self.heard = heard
+        self.settled = settled
         self.watch = watch
         self.ledger: list[tuple[Name, LedgerCall]] = []
         self._queue: deque[tuple[Side, Item]] = deque()
@@ -289,6 +292,7 @@ class Dialogue:
                 self._happened(GroupClosed(call.group, call.channels, call.total, 0))
             case _:
                 raise ProtocolError(f"honest parties need no {type(call).__name__}")
+        self.settled(side.name, call)
 
     def _happened(self, event: LedgerEvent) -> None:
         for side in self.sides.values():
