@@ -13,7 +13,6 @@ from .chain import Precompiles
 from .meter import Meter
 from .options import AsJson
 from .report import say, say_json
-from .statement_view import show
 
 if TYPE_CHECKING:
     from offchain.testnet.statement import Statement
@@ -86,15 +85,21 @@ def run(
         except DemoFailed as error:
             # What went wrong is told after the account of it.
             if error.statement is not None:
-                _tell(error.statement, options.explain if explain else [], as_json=as_json)
+                _tell(error.statement, explained=explain, as_json=as_json)
             raise
-    _tell(statement, options.explain if explain else [], as_json=as_json)
+    _tell(statement, explained=explain, as_json=as_json)
 
 
-def _tell(statement: Statement, steps: list[str], *, as_json: bool) -> None:
+def _tell(statement: Statement, *, explained: bool, as_json: bool) -> None:
     if as_json:
         say_json(statement.to_json())
         return
-    for step in steps:
-        say(step)
+    from offchain.testnet.render import show
+
+    if explained:
+        from offchain.testnet.explain import explain
+
+        for line in explain():
+            say(line)
+        say("")
     show(statement.to_json())

@@ -9,7 +9,7 @@ import pytest
 
 from offchain.cli.meter import Meter
 from offchain.cli.report import say_table
-from offchain.cli.statement_view import show
+from offchain.testnet.render import show
 
 PARTY = {"role": "relay", "honest": True, "before": 0, "after": 0, "floor": 0,
          "sent": 0, "received": 0, "gas": 21_000}  # fmt: skip
