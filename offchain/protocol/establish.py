@@ -158,7 +158,8 @@ def on_establish_reply(records: Records, user: EndUser, cid: int, reply: Establi
     """A channel's refund token: with the last one of the group, Init-E."""
     wallet = wallets.get(records, cid)
     if not isinstance(wallet, Establishing) or wallet.rt != NO_TOKEN:
-        return [Done(_conversation(cid))]
+        # Said before: the conversation may by now be about the wallet token.
+        return []
     rt = refund_token(user, wallet.next, reply.rt)
     wallets.put(records, cid, replace(wallet, rt=rt))
     group = group_of(records, cid)

@@ -242,6 +242,8 @@ def on_payee_refund(records: Records, user: EndUser, moment: Moment, wpk_c: int,
         wallets.put(records, current.cid, Renewing(wallet.next, rt))
         return [Request(conversation(wpk_c), *pack(
             PayeeReveal(wallet.idle.nonce, wallet.idle.wsk)))]
+    if isinstance(wallet, Renewing):
+        return []
     if not isinstance(wallet, Paying):
         return [Done(conversation(wpk_c))]
     if wallet.wsk_c == _UNKNOWN:

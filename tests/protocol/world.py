@@ -547,22 +547,34 @@ class World:
         held = self.stage.token.functions.balanceOf(self.stage.ledger.address).call()
         return bool(held == owed + self.tax() + self.escrowed() + guards)
 
-    def settle(self, *nodes: Node) -> None:
-        """Close every channel of `nodes` (or of all) with its live claim, and wait it out."""
-        users = nodes or tuple(one for one in (self.c, self.e, self.r) if one.alive)
-        for node in users:
-            for cid in node.cids():
-                self.act(node, lambda records, moment, node=node, cid=cid:
-                         node.machine.post_claim(records, cid))
+    def settle(self, *cids: int) -> None:
+        """Close these channels (or all) with their live claims, and wait it out."""
+        users = [one for one in (self.c, self.e, self.r) if one.alive]
+        owned = [(node, cid) for node in users for cid in node.cids() if not cids or cid in cids]
+        for node, cid in owned:
+            self.act(node, lambda records, moment, node=node, cid=cid:
+                     node.machine.post_claim(records, cid))
         self.run()
         end = self.now + DEMO.lifetime + DEMO.epoch + DEMO.dispute_window + 8 * MU
         while self.now < end and not all(
-                isinstance(node.wallet(cid), Settled) for node in users for cid in node.cids()):
+                isinstance(node.wallet(cid), Settled) for node, cid in owned):
             self.travel(self.now + MU, tick=MU)
-        for node in users:
-            left = [type(node.wallet(cid)).__name__ for cid in node.cids()
-                    if not isinstance(node.wallet(cid), Settled)]
-            assert not left, f"{node.name} has channels left in {left}: {node.reverted}"
+        for node, cid in owned:
+            wallet = node.wallet(cid)
+            assert isinstance(wallet, Settled), (
+                f"{node.name} has a channel left in {type(wallet).__name__}: {node.reverted}")
+
+    def stake(self, node: Node) -> int:
+        """What `node` has, with its part of channels that are as they were opened."""
+        total = self.wealth(node)
+        on = self.stage.ledger.functions
+        for _, group in self.i.records.scan(Table.GROUP):
+            mine = group.fund if node is self.i else group.deposit
+            owner = node is self.i or group.account == bytes.fromhex(node.party.address[2:])
+            for index in range(group.count):
+                if owner and on.channel(group.group << 8 | index).call()[0] in (1, 5):
+                    total += mine
+        return total
 
     # --- Protocols, played by honest parties
 
@@ -699,4 +711,5 @@ def open_world(stage: Rehearsal, issuer: IssuerKey) -> World:
     world.open(world.c, deposit=CLIENT_DEPOSIT, fund=0, count=2)
     world.open(world.r, deposit=0, fund=RELAY_FUND, count=2)
     world.open(world.e, deposit=PAYEE_DEPOSIT, fund=PAYEE_FUND, count=2)
+    world.steps = 0
     return world
