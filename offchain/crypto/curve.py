@@ -48,6 +48,12 @@ class Backend(Protocol):
     g1: G1
     g2: G2
 
+    def expect_g1(self, point: G1) -> None:
+        """This very object will be multiplied often: the backend may prepare for it."""
+
+    def expect_g2(self, point: G2) -> None:
+        """This very object will be multiplied often: the backend may prepare for it."""
+
     def add_g1(self, a: G1, b: G1) -> G1:
         """a + b (written a*b in the docstrings of the protocols, where groups multiply)."""
 

@@ -33,6 +33,8 @@ def generators(curve: Backend) -> tuple[G1, G1, G1]:
 def _generators(name: str) -> tuple[G1, G1, G1]:
     curve = backend(name)
     p1, p2, p3 = (curve.uncompress_g1(data) for data in ENCODED)
+    for point in (p1, p2, p3):
+        curve.expect_g1(point)
     return p1, p2, p3
 
 

@@ -57,6 +57,12 @@ class IssuerPublicKey:
     digit_tokens: tuple[G1, ...]
     """A_0..A_255."""
 
+    def __post_init__(self) -> None:
+        for base in self.y:
+            self.curve.expect_g1(base)
+        for request_base in self.y_tilde:
+            self.curve.expect_g2(request_base)
+
     def request_base(self, attribute: int) -> G2:
         """Y~_attribute for attribute = 1..4 (cid, nonce, wpk, balance). There is no Y~_0: with it
         a user would choose the kind of his token."""

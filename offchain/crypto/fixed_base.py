@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Faster multiplication of points that are multiplied again and again.
+
+The bases of an intermediary's proofs never change, so tables of their multiples pay off: with the
+digits of k in base 64 at hand, k times a point is a sum of 43 table entries, half the price of a
+multiplication (Brickell, Gordon, McCurley and Wilson, EUROCRYPT 1992). A table costs as much as 70
+multiplications, so a base gets one only once it has been used as often.
+
+The time of a table sum depends on its scalar, as all arithmetic on Python's integers does: an
+attacker who measures single operations of this process is outside the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Protocol, Self, TypeVar
+
+from monetor_chain.statements import GROUP_ORDER
+
+WINDOW = 6
+"""Bits of a digit."""
+USES_BEFORE_TABLE = 70
+_DIGITS = 1 << WINDOW
+_ROWS = -(-GROUP_ORDER.bit_length() // WINDOW)
+
+
+class Point(Protocol):
+    """What a table needs of a point. Addition must handle equal and opposite points."""
+
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+P = TypeVar("P", bound=Point)
+
+
+class FixedBase(Generic[P]):
+    """One point that is expected to be multiplied often."""
+
+    __slots__ = ("_rows", "_uses", "point")
+
+    def __init__(self, point: P) -> None:
+        self.point = point
+        self._uses = 0
+        self._rows: list[list[P]] = []
+
+    @property
+    def tabled(self) -> bool:
+        """Whether the table is there."""
+        return bool(self._rows)
+
+    def multiply(self, scalar: int) -> P | None:
+        """`scalar` times the point; None if it is not worth a table yet, or the sum is empty."""
+        if not self._rows:
+            self._uses += 1
+            if self._uses <= USES_BEFORE_TABLE:
+                return None
+            self._rows = _table(self.point)
+        rest = scalar % GROUP_ORDER
+        total: P | None = None
+        for row in self._rows:
+            digit = rest % _DIGITS
+            rest >>= WINDOW
+            if digit:
+                total = row[digit - 1] if total is None else total + row[digit - 1]
+        return total
+
+
+def _table(point: P) -> list[list[P]]:
+    """Row i holds 1 to 63 times 64^i times the point."""
+    rows: list[list[P]] = []
+    for _ in range(_ROWS):
+        row = [point]
+        for _ in range(_DIGITS - 2):
+            row.append(row[-1] + point)
+        rows.append(row)
+        point = row[-1] + point
+    return rows
+
+
+class FixedBases(Generic[P]):
+    """The points of a group that are expected to be multiplied often, with their tables."""
+
+    def __init__(self, multiply: Callable[[P, int], P]) -> None:
+        """`multiply` is the library's own multiplication by a scalar below the group order."""
+        self._multiply = multiply
+        self._bases: dict[int, FixedBase[P]] = {}
+
+    def expect(self, point: P) -> None:
+        """`point` will be multiplied often; it is kept for the life of this object."""
+        # Found again by identity: to compare points costs more than a table saves. The entry
+        # keeps its point alive, so no other can take its identity.
+        self._bases.setdefault(id(point), FixedBase(point))
+
+    def multiply(self, point: P, scalar: int) -> P:
+        """`scalar` times `point`."""
+        base = self._bases.get(id(point))
+        found = None if base is None else base.multiply(scalar)
+        return self._multiply(point, scalar % GROUP_ORDER) if found is None else found
