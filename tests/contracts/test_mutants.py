@@ -125,7 +125,8 @@ MUTANTS = (
     ),
     Mutant(
         "authorisation not demanded", SIGNED,
-        "    if msg.sender == account:\n", "    if msg.sender != empty(address):\n", "authorisation",
+        "    if msg.sender == account:\n", "    if msg.sender != empty(address):\n",
+        "authorisation",
     ),
     Mutant(
         "authorisation never expires", SIGNED,
