@@ -105,7 +105,7 @@ async def _serve(agent: RelayAgent, *, as_json: bool) -> None:
     """Serve at once; the channels open when enough other relays are there to hide among."""
 
     async def settle() -> None:
-        pairs_or_json(await _settle(agent), as_json=as_json)
+        pairs_or_json(await _settle(agent), as_json=as_json, as_line=True)
 
     # The engine watches its own tasks; these have to be watched here.
     work: set[asyncio.Task[None]] = {asyncio.create_task(agent.prepare())}

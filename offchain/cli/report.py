@@ -20,6 +20,11 @@ def say_json(value: Any) -> None:
     say(json.dumps(value, indent=2))
 
 
+def say_json_line(value: Any) -> None:
+    """One JSON document on one line, for programs that report more than once."""
+    say(json.dumps(value))
+
+
 def say_pairs(pairs: Mapping[str, object]) -> None:
     """One line for each name and value, aligned."""
     width = max(map(len, pairs), default=0)
@@ -38,9 +43,11 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         say("  ".join((first, *rest)).rstrip())
 
 
-def pairs_or_json(pairs: Mapping[str, object], *, as_json: bool) -> None:
-    """The same facts for machines or for people."""
-    if as_json:
+def pairs_or_json(pairs: Mapping[str, object], *, as_json: bool, as_line: bool = False) -> None:
+    """The same facts for machines, on one line if wanted, or for people."""
+    if as_json and as_line:
+        say_json_line(pairs)
+    elif as_json:
         say_json(pairs)
     else:
         say_pairs(pairs)

@@ -73,5 +73,5 @@ def folder_of(folder: Path | None, name: str) -> Path:
 
 
 def say_ready(kind: str, name: str, facts: dict[str, object], *, as_json: bool) -> None:
-    """Tell, in one go, that an agent is up and where."""
-    pairs_or_json({"agent": kind, "name": name, **facts}, as_json=as_json)
+    """Tell, in one go, that an agent is up and where. As JSON, a running agent writes lines."""
+    pairs_or_json({"agent": kind, "name": name, **facts}, as_json=as_json, as_line=True)

@@ -57,7 +57,7 @@ def run(
                 "deployments": str(place / "deployments"),
                 "folder": str(place),
             }
-            pairs_or_json(facts, as_json=as_json)
+            pairs_or_json(facts, as_json=as_json, as_line=True)
             await until_told()
         finally:
             await network.stop()
