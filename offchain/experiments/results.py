@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""docs/results.md and its figures, from a measurement on the machine that runs this.
+
+    python -m offchain.experiments.results [folder] [statement.json]
+
+The second file is what `monetor demo --json` wrote; with it the page has the demo's latencies too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monetor_chain.gas import BUDGETS
+
+from .bench import REFERENCE, BenchOptions, BenchReport, run_bench
+from .figures import PROTOCOLS, draw
+from .sessions import SESSION_PROTOCOLS
+
+_AIMS = {
+    "nano_setup_ms": "≤ 15", "nano_close_ms": "≤ 8", "nano_pay_per_s": "≥ 400,000",
+    "session_cells": "≤ 25",
+}  # fmt: skip
+_MEANINGS = {
+    "nano_setup_ms": "Nano-Setup, both sides, from the idle wallet to the acknowledgement",
+    "nano_establish_ms": "Nano-Establish, all sides",
+    "nano_close_ms": "Nano-Close of one leg (the dearer), both sides, two blind signatures",
+    "nano_close_relay_ms": "Nano-Close of the relay's leg",
+    "nano_close_client_ms": "Nano-Close of the client's leg",
+    "micropayment_ms": "hidden micropayment, both legs, all sides",
+    "nano_pay_per_s": "payments verified a second, without disk",
+    "nano_pay_from_bytes_per_s": "the same from the bytes of the cells",
+    "session_cells": "cells of a session, setup to close, both legs, payments excluded",
+    "micropayment_cells": "cells of a hidden micropayment",
+    "nano_setup_first_ms": "Nano-Setup in a process that has just started",
+    "nano_establish_first_ms": "Nano-Establish in such a process",
+    "nano_close_relay_first_ms": "Nano-Close of the relay's leg in such a process",
+    "nano_close_client_first_ms": "Nano-Close of the client's leg in such a process",
+}
+
+
+def page(report: BenchReport, machine: str, statement: Mapping[str, Any] | None) -> str:
+    """The page in Markdown."""
+    return "\n".join([*_head(machine), *_headline(report), *_steps(report), *_messages(report),
+                      *_references(report), *_gas(report), *_demo(statement)]) + "\n"
+
+
+def machine() -> str:
+    """The machine, as far as it matters to the figures."""
+    return (f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, "
+            f"CPython {platform.python_version()}")
+
+
+def _head(machine_text: str) -> list[str]:
+    return [
+        "# Results", "",
+        "Written by `python -m offchain.experiments.results`; `monetor bench` prints the headline "
+        "figures of your machine.", "",
+        f"Machine: {machine_text}; one core used.", "",
+        "Times are medians of processor time of one thread, so other programs hardly count, yet "
+        "they belong to the machine. Ratios to a pairing check (`e(a, b) = e(c, d)`, measured in "
+        "the same process) carry over to others. A step is everything that a party does with one "
+        "message: decoding it, all the cryptography, its records in memory, and its answer. No "
+        "test asserts a time.", "",
+    ]
+
+
+def _headline(report: BenchReport) -> Iterator[str]:
+    yield "## Headline"
+    yield ""
+    yield from _table(("figure", "meaning", "value", "aim"), (
+        (f"`{name}`", _MEANINGS[name], _number(value), _AIMS.get(name, ""))
+        for name, value in report.figures.items()))
+    yield ""
+    yield (
+        "For comparison: Bolt's micropayment is quoted at 37 to 100 ms. A process that has just "
+        "started computes without tables; once a base of the proofs has been multiplied 70 times "
+        "it gets one (`crypto/fixed_base.py`). Nano-Setup includes the client's hash chain of "
+        "1,024 values. A hidden micropayment includes one request that has to be repeated, because "
+        "it arrives before the other leg.")
+    yield ""
+
+
+def _steps(report: BenchReport) -> Iterator[str]:
+    yield "## Who computes what"
+    yield ""
+    yield "![Cost of each protocol by party](figures/protocol_costs.svg)"
+    backends = list(report.references)
+    times = {(one.backend, one.protocol, index): one for backend in backends
+             for protocol in PROTOCOLS
+             for index, one in enumerate(step for step in report.steps
+                                         if step.backend == backend and step.protocol == protocol)}
+    for protocol in PROTOCOLS:
+        first = [one for one in report.steps
+                 if one.backend == backends[0] and one.protocol == protocol]
+        ratios = ", ".join(f"{report.ratios[backend][protocol]:.1f} ({backend})"
+                           for backend in backends)
+        yield ""
+        yield f"**{protocol}**, in all {ratios} pairing checks; milliseconds:"
+        yield ""
+        yield from _table(("party", "handles", *backends), (
+            (one.party, f"`{one.step}`",
+             *(f"{times[backend, protocol, index].ms:.2f}" for backend in backends))
+            for index, one in enumerate(first)))
+    yield ""
+
+
+def _messages(report: BenchReport) -> Iterator[str]:
+    yield "## Messages and cells"
+    yield ""
+    yield "Each cell is counted once, from end to end; 495 bytes of a message fit one."
+    yield ""
+    yield "![Bytes and cells of a session's messages](figures/cells.svg)"
+    yield ""
+    yield from _table(("protocol", "from", "to", "message", "bytes", "cells"), (
+        (one.protocol, one.source, one.target, f"`{one.message}`", f"{one.size:,}", str(one.cells))
+        for one in report.crossings if one.protocol in SESSION_PROTOCOLS))
+    yield ""
+
+
+def _references(report: BenchReport) -> Iterator[str]:
+    backends = list(report.references)
+    yield "## Operations that it is made of"
+    yield ""
+    yield "Milliseconds, and in pairing checks of the same backend. Decoding checks the subgroup."
+    yield ""
+    yield from _table(("operation", *(f"{backend}{unit}" for backend in backends
+                                      for unit in (", ms", ", ratio"))), (
+        (f"`{name}`", *(text for backend in backends for text in (
+            f"{report.references[backend][name]:.4f}",
+            f"{report.references[backend][name] / report.references[backend][REFERENCE]:.3f}")))
+        for name in report.references[backends[0]]))
+    yield ""
+
+
+def _gas(report: BenchReport) -> Iterator[str]:
+    if not report.gas:
+        return
+    yield "## Gas"
+    yield ""
+    yield "Whole transactions; `monetor gas` measures them. Gas does not depend on the machine."
+    yield ""
+    yield "![Gas of each operation and its budget](figures/gas.svg)"
+    yield ""
+    yield from _table(("operation", "gas", "budget", "used"), (
+        (f"`{name}`", f"{gas:,}", f"{BUDGETS[name]:,}", f"{gas / BUDGETS[name]:.0%}")
+        for name, gas in report.gas.items()))
+    yield ""
+
+
+def _demo(statement: Mapping[str, Any] | None) -> Iterator[str]:
+    if statement is None:
+        return
+    yield "## The demo"
+    yield ""
+    download = statement["download"]
+    yield (f"One run of `monetor demo`: chain, authority, intermediary, three relays and client on "
+           f"these cores. {download['bytes']:,} bytes arrived in {download['seconds']:.1f} s, "
+           "paid for as they came. Latencies are of wall-clock time over onion circuits on "
+           "loopback, all parties competing for the cores, and include the building of a circuit "
+           "to the intermediary. Cells are those of a median conversation with it, or for "
+           "`nano_offer` with the relay.")
+    yield ""
+    yield from _table(("protocol", "count", "median ms", "cells"), (
+        (name, f"{one['count']:,}", f"{one['median_ms']:,.0f}", f"{one['cells']:,}")
+        for name, one in statement["protocols"].items()))
+    yield ""
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(header) + " |"
+    yield "|" + "---|" * len(header)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.1f}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure, write the page and draw the figures."""
+    folder = Path(arguments[0]) if arguments else Path("docs")
+    statement = json.loads(Path(arguments[1]).read_text()) if len(arguments) > 1 else None
+    report = run_bench(BenchOptions(gas=True))
+    draw(report, folder / "figures")
+    (folder / "results.md").write_text(page(report, machine(), statement).rstrip() + "\n",
+                                       encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
