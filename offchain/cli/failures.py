@@ -19,6 +19,7 @@ EXPECTED = (
     ("offchain.store.sqlite", "StoreError"),
     ("offchain.agents.directory", "DirectoryError"),
     ("offchain.agents.download", "DownloadError"),
+    ("offchain.experiments.figures", "MissingMatplotlib"),
     ("offchain.testnet.demo", "DemoFailed"),
     ("offchain.cli.failures", "UsageProblem"),
 )
