@@ -521,7 +521,7 @@ class World:
         return int(self.stage.ledger.functions.credit(self.stage.pool.address).call())
 
     def escrowed(self) -> int:
-        """What the ledger holds for channels that are not resolved, bonds included."""
+        """What the ledger holds for unresolved channels, with bonds."""
         on = self.stage.ledger.functions
         total = 0
         for _, group in self.i.records.scan(Table.GROUP):
@@ -558,7 +558,8 @@ class World:
         end = self.now + DEMO.lifetime + DEMO.epoch + DEMO.dispute_window + 8 * MU
         while self.now < end and not all(
                 isinstance(node.wallet(cid), Settled) for node, cid in owned):
-            self.travel(self.now + MU, tick=MU)
+            # Claims are posted: from here on the parties answer to events, not to their clocks.
+            self.travel(self.now + 4 * MU, tick=4 * MU)
         for node, cid in owned:
             wallet = node.wallet(cid)
             assert isinstance(wallet, Settled), (
