@@ -30,7 +30,7 @@ def _pyplot() -> Any:
                                 ) from error
     matplotlib.use("svg")
     # The same report gives the same file.
-    matplotlib.rcParams["svg.hashsalt"] = "monetor"
+    matplotlib.rcParams.update({"svg.hashsalt": "monetor", "svg.fonttype": "none"})
     return import_module("matplotlib.pyplot")
 
 
@@ -74,7 +74,7 @@ def _draw_costs(report: BenchReport, path: Path) -> Path:
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel("processor time, in pairing checks of the same backend")
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="upper right", fontsize=8)
     return _save(plot, figure, path)
 
 
