@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 
+from monetor_chain.sender import Sender
 from monetor_chain.statements import Role
 
 from ..crypto.ecdsa import address_of
@@ -18,8 +20,9 @@ from ..protocol.moment import Moment
 from ..protocol.outbox import Outbox, Tell
 from ..protocol.records import Records, Table
 from ..protocol.sessions import ClientPhase, ClientSession
-from ..protocol.wallet import EndUser, Idle
+from ..protocol.wallet import Closing, EndUser, Idle, InSession, Renewing
 from ..store import Transaction
+from ..transport.errors import TransportError
 from ..transport.identity import RouterInfo
 from .directory import Consensus, DirectoryError
 from .download import Download, Progress, Target, fetch
@@ -29,6 +32,12 @@ from .place import AgentPlace
 
 Deliver = Callable[[bytes, int, bytes], None]
 """Takes (session, PCMD, payload) to the other side of a hidden payment."""
+
+BUILD_TRIES = 3
+"""How often a circuit is built over, when a relay of its path cannot be reached or paid."""
+BUILD_PAUSE = 1.0
+"""Seconds between two attempts."""
+_CLOSING = (ClientPhase.QUERYING, ClientPhase.CLOSING, ClientPhase.REVOKED)
 
 
 class ClientAgent(EndUserAgent):
@@ -49,6 +58,7 @@ class ClientAgent(EndUserAgent):
         self.circuits: list[PaidCircuit] = []
         self._taking = asyncio.Lock()
         self._taken: set[bytes] = set()
+        self._rest: dict[int, tuple[int, float]] = {}
         self._peer: Deliver | None = None
 
     def _machine(self, user: EndUser) -> Client:
@@ -61,66 +71,144 @@ class ClientAgent(EndUserAgent):
         return found
 
     async def start(self) -> None:
-        """Come up; sessions that a crash left without a circuit can be closed afterwards."""
-        await self._come_up(self._guard_key)
-        await self.engine.start()
+        """Come up. Sessions whose circuits a crash has ended are closed; so the same store can be
+        used again after the process was killed at any time."""
+        try:
+            await self._come_up(self._guard_key)
+            await self.engine.start()
+            for terms_hash, one in self._sessions():
+                if one.phase in (ClientPhase.OFFERED, ClientPhase.ACTIVE):
+                    self._close_session(terms_hash)
+        except BaseException:
+            await self.stop()
+            raise
 
     # --- Sessions
 
+    def _sessions(self) -> list[tuple[bytes, ClientSession]]:
+        return [(key, one) for key, one in self.records().scan(Table.SESSION)
+                if isinstance(one, ClientSession)]
+
     async def prepare_sessions(self, count: int, timeout: float = 120) -> None:
-        """Have `count` sessions set up ahead of circuits."""
-        async with asyncio.timeout(timeout):
-            while len(self._ready()) < count:
-                self.engine.check()
-                # One that is refused, as around a change of epoch, is set up again.
-                for _ in range(count - len(self._ready()) - self._setting_up()):
-                    self._set_up_one()
-                await asyncio.sleep(0.02)
+        """Have `count` sessions set up ahead of circuits; `TimeoutError`, or `ProtocolError` when
+        no wallet can pay for one."""
+        try:
+            async with asyncio.timeout(timeout):
+                while len(self._ready()) < count:
+                    self.engine.check()
+                    # One that is refused, as around a change of epoch, is set up again.
+                    for _ in range(count - len(self._ready()) - self._setting_up()):
+                        if not self._set_up_one():
+                            break
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise TimeoutError(f"{self.nickname}: {len(self._ready())} of {count} sessions are set "
+                               f"up after {timeout:.0f} s; does the intermediary answer?") from None
 
     def _setting_up(self) -> int:
-        return sum(isinstance(one, ClientSession)
-                   and one.phase in (ClientPhase.REQUESTED, ClientPhase.REVEALING)
-                   for _, one in self.records().scan(Table.SESSION))
+        return sum(one.phase in (ClientPhase.REQUESTED, ClientPhase.REVEALING)
+                   for _, one in self._sessions())
 
     def _ready(self) -> list[bytes]:
         return [one for one in self.machine.ready_sessions(self.records(), self.engine.moment())
                 if one not in self._taken]
 
-    def _set_up_one(self) -> None:
+    def _set_up_one(self) -> bool:
+        """Start one setup; False if a wallet that could pay for it is not free yet."""
         parameters = self.engine.moment().parameters
         cost = parameters.n * parameters.price
-        for one in self.wallets():
-            if isinstance(one, Idle) and one.balance >= cost:
+        found = self.wallets()
+        able = [one for one in found if isinstance(one, Idle) and one.balance >= cost]
+        for one in able:
+            if self._has_rested(one):
                 self._start_setup(one.cid)
-                return
-        raise ProtocolError(f"no idle wallet holds the {cost} units that a session can cost")
+                return True
+        sessions = dict(self._sessions())
+        if not able and not any(
+                isinstance(one, Closing | Renewing) or (
+                    isinstance(one, InSession) and one.session in sessions
+                    and sessions[one.session].phase in _CLOSING) for one in found):
+            raise ProtocolError(f"no idle wallet holds the {cost} units that a session can cost")
+        return False
+
+    def _has_rested(self, wallet: Idle) -> bool:
+        """A wallet that comes out of a session pauses for U[0, t_r] before the next one, so that
+        the intermediary cannot tell by the time that the two are one client's."""
+        known = self._rest.get(wallet.cid)
+        if known is None or known[0] != wallet.nonce:
+            used = any(one.session.cid == wallet.cid for _, one in self._sessions())
+            limit = self.clock_seconds(self.engine.moment().parameters.setup_pause) if used else 0
+            known = wallet.nonce, time.monotonic() + secrets.SystemRandom().uniform(0, limit)
+            self._rest[wallet.cid] = known
+        return time.monotonic() >= known[1]
+
+    def clock_seconds(self, network_seconds: float) -> float:
+        """How many seconds of this machine's clock so many of the network's take."""
+        return self.engine.clock.real(network_seconds)
 
     def _start_setup(self, cid: int) -> None:
         self.engine.do(lambda records, moment: self.machine.nano_setup(records, moment, cid)[1])
 
     async def take_session(self) -> bytes:
-        """A session that is set up, for one hop; another is set up in its place."""
+        """A session that is set up, for one hop; nobody else gets it until `release`."""
         async with self._taking:
             await self.prepare_sessions(1)
             ready = self._ready()
             self._taken.add(ready[0])
             return ready[0]
 
+    def release(self, terms_hash: bytes) -> None:
+        """The session is offered, or can be taken again."""
+        self._taken.discard(terms_hash)
+
+    def end_session(self, terms_hash: bytes) -> None:
+        """Close a session that was offered: its relay closes it too, or is gone."""
+        self.routes.pop(terms_hash, None)
+        one = self.records().get(Table.SESSION, terms_hash)
+        if isinstance(one, ClientSession) and one.phase in (
+                ClientPhase.OFFERED, ClientPhase.ACTIVE):
+            self._close_session(terms_hash)
+
     # --- Circuits
 
     async def build_circuit(self) -> PaidCircuit:
-        """Build a circuit over guard, middle and exit, and start paying them."""
+        """Build a circuit over guard, middle and exit, and start paying them.
+
+        Raises `DirectoryError`, `TransportError` or `ProtocolError` after `BUILD_TRIES` attempts.
+        """
+        for attempt in range(1, BUILD_TRIES + 1):
+            try:
+                return await self._build_paid()
+            except TransportError as error:
+                if attempt == BUILD_TRIES:
+                    raise
+                self._log.warning("a circuit is built over", reason=str(error))
+            await asyncio.sleep(BUILD_PAUSE)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _build_paid(self) -> PaidCircuit:
         consensus = await self.wait_for_relays(_covers_a_circuit, "guard, middle and exit")
         circuit = await self.proxy.build_circuit(choose_path(consensus))
         paid = PaidCircuit(self, circuit)
         self.circuits.append(paid)
-        await paid.start_paying()
+        try:
+            await paid.start_paying()
+        except BaseException:
+            await circuit.close()
+            raise
         return paid
+
+    def circuit_ended(self, paid: PaidCircuit) -> None:
+        """Close the sessions of a circuit that is gone; nothing can be paid in them any more."""
+        if paid in self.circuits:
+            self.circuits.remove(paid)
+        for session in [key for key, route in self.routes.items() if route[0] is paid]:
+            self.end_session(session)
 
     async def download(self, url: str, progress: Progress = lambda size, total: None) -> Download:
         """Fetch a URL over a paid circuit; `DownloadError` if it does not arrive whole."""
         target = Target.of(url)
-        paid = next((one for one in self.circuits if not one.circuit.closed), None)
+        paid = next(iter(self.circuits), None)
         if paid is None:
             paid = await self.build_circuit()
         return await fetch(paid.circuit, target, progress)
@@ -158,48 +246,86 @@ class ClientAgent(EndUserAgent):
             self._peer(item.session, item.pcmd, item.payload)
 
     async def close_sessions(self, timeout: float = 120) -> None:
-        """Leave all circuits, then close every session; relays close theirs first."""
+        """Leave all circuits, then close every session; relays close theirs first.
+
+        `TimeoutError` says how many are left: they are closed after their expiry, by this process
+        or the next one.
+        """
         await self.engine.tasks.stop(PAYING)
-        for paid in self.circuits:
+        for paid in list(self.circuits):
             await paid.circuit.close()
-        self.circuits.clear()
-        async with asyncio.timeout(timeout):
-            # A setup that was under way becomes a session that is closed in its turn.
-            while unfinished_sessions(self.records()):
-                self.engine.check()
-                for terms_hash in self.machine.open_sessions(self.records()):
-                    self._close_session(terms_hash)
-                await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(timeout):
+                # A setup that was under way becomes a session that is closed in its turn.
+                while unfinished_sessions(self.records()):
+                    self.engine.check()
+                    for terms_hash in self.machine.open_sessions(self.records()):
+                        self._close_session(terms_hash)
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            open_ = [one for _, one in self._sessions() if one.phase not in (
+                ClientPhase.CLOSED, ClientPhase.ON_LEDGER)]
+            wait = max(one.session.terms.t_exp for one in open_) - self.engine.clock.now()
+            raise TimeoutError(
+                f"{self.nickname}: {len(open_)} sessions are not closed after {timeout:.0f} s, "
+                "because their relays have not closed them or the intermediary does not answer; "
+                f"they can be closed when they have expired, in {max(0, wait)} s of the network's "
+                "clock at the latest, with nothing lost") from None
 
     def _close_session(self, terms_hash: bytes) -> None:
         self.engine.do(lambda records, moment: self.machine.nano_close(records, terms_hash))
 
     # --- Guard channel
 
-    def guard_channel(self, info: RouterInfo) -> bytes | None:
-        """The open direct channel to this guard."""
-        name = b"guard-of:" + info.ed25519_identity
-        found = self.records().get(Table.ADDRESS, name)
-        channel = found.key if isinstance(found, guard.PayoutKey) else None
-        if channel is None or not isinstance(
-                self.records().get(Table.GUARD, channel), guard.PaidGuard):
+    async def guard_channel(self, info: RouterInfo, timeout: float = 60) -> bytes | None:
+        """The direct channel to this guard that can still pay; None if there is none.
+
+        One whose opening a crash has interrupted is waited for; one that is used up is closed.
+        """
+        named = self.records().get(Table.ADDRESS, _guard_name(info))
+        if not isinstance(named, guard.PayoutKey):
+            return None
+        payout = named.key[-20:]
+        if any(one.key == _opening_key(payout) for one in self.engine.store.read().submissions()):
+            await self._guard_opened(payout, timeout)
+        channel = self._channel_to(payout)
+        if channel is None:
+            return None
+        current = guard.paid_guard(self.records(), channel)
+        if current.closing_at:
+            return None
+        if current.deposit - current.base < (current.sent + 1) * current.price:
+            self._request_close_guard(channel)
             return None
         return channel
 
+    def _channel_to(self, payout: bytes) -> bytes | None:
+        return next((one.channel for key, one in self.records().scan(Table.GUARD)
+                     if isinstance(one, guard.PaidGuard) and one.payout == payout
+                     and key == one.channel), None)
+
     async def open_guard(self, payout: bytes, info: RouterInfo, timeout: float = 60) -> bytes:
         """Open the direct channel and wait for the ledger; returns its id."""
-        self.engine.do(lambda records, moment: self.machine.open_guard(
-            records, self._guard_deposit, GuardPayout(payout)))
+        def start(records: Transaction, moment: Moment) -> Outbox:
+            records.put(Table.ADDRESS, _guard_name(info), guard.PayoutKey(payout.rjust(32, b"\0")))
+            return self.machine.open_guard(records, self._guard_deposit, GuardPayout(payout))
 
-        def opened(records: Records) -> list[bytes]:
-            return [one.channel for _, one in records.scan(Table.GUARD)
-                    if isinstance(one, guard.PaidGuard) and one.payout == payout]
+        self.engine.measured.latest.pop("transaction-reverted", None)
+        self.engine.do(start)
+        return await self._guard_opened(payout, timeout)
 
-        await self.engine.until(lambda records: bool(opened(records)), timeout, "guard channel")
-        channel = opened(self.records())[0]
-        self.engine.step(lambda records, moment, outbox: records.put(
-            Table.ADDRESS, b"guard-of:" + info.ed25519_identity, guard.PayoutKey(channel)))
-        return channel
+    async def _guard_opened(self, payout: bytes, timeout: float) -> bytes:
+        def opened(records: Records) -> bool:
+            reverted = self.engine.measured.latest.get("transaction-reverted")
+            if reverted and reverted.detail.startswith("OpenGuard:"):
+                raise ProtocolError("the ledger does not open the guard's channel with a deposit "
+                                    f"of {self._guard_deposit} units: {reverted.detail[11:]}")
+            return self._channel_to(payout) is not None
+
+        await self.engine.until(opened, timeout, "guard channel")
+        found = self._channel_to(payout)
+        assert found is not None, "it was there a moment ago"
+        return found
 
     def guards(self) -> list[bytes]:
         """Direct channels that are not closed."""
@@ -207,17 +333,57 @@ class ClientAgent(EndUserAgent):
                 if isinstance(one, guard.PaidGuard) and not key.startswith(b"closed:")]
 
     def request_close_guards(self) -> None:
-        """Ask the ledger for the rest of every direct channel."""
+        """Ask the ledger for the rest of every direct channel; once is enough."""
         for channel in self.guards():
-            self._request_close_guard(channel)
+            if not guard.paid_guard(self.records(), channel).closing_at:
+                self._request_close_guard(channel)
 
     def _request_close_guard(self, channel: bytes) -> None:
         self.engine.do(lambda records, moment: self.machine.close_guard(records, channel))
+
+    async def settle(self, patience: float = 30) -> int:
+        """Close every session, cash out, ask for the rest of direct channels, and withdraw.
+
+        Direct channels whose guards have longer than `patience` seconds to claim are left for
+        another time. Returns the units withdrawn.
+        """
+        if unfinished_sessions(self.records()):
+            await self.close_sessions()
+        await self.cash_out()
+        self.request_close_guards()
+
+        def asked(records: Records) -> bool:
+            return all(guard.paid_guard(records, one).closing_at for one in self.guards())
+
+        await self.engine.until(asked, 60, "request to close the guard channel")
+        now = self.engine.clock.now()
+        wait = max((self.clock_seconds(guard.paid_guard(self.records(), one).closing_at - now)
+                    for one in self.guards()), default=0)
+        if self.guards() and wait <= patience:
+            await self.guards_closed(patience + 60)
+        return await self.withdraw()
+
+    def unsettled(self) -> int:
+        """Channels, direct ones included, that the ledger has not paid out yet."""
+        return len(self.guards()) + sum(
+            not isinstance(one, wallets.Settled) and not self._will_not_open(one)
+            for one in self.wallets())
 
     async def guards_closed(self, timeout: float) -> None:
         """Wait until the ledger has paid the rest of every direct channel back."""
         await self.engine.until(lambda records: not self.guards(), timeout,
                                 "close of the guard channel")
+
+    async def withdraw(self) -> int:
+        """Withdraw the account's credit, and that of the account which pays guards."""
+        total = await super().withdraw()
+        ledger = self.access.contracts.ledger
+        amount = int(await ledger.credit(self.guard_account))
+        if amount and await self.access.chain.wei(self.guard_account):
+            receipt = await ledger.withdraw(Sender(self.access.chain, self._guard_key))
+            self.engine.measured.gas += receipt.gas_used
+            total += amount
+        return total
 
     # --- Hidden payments
 
@@ -245,15 +411,11 @@ class ClientAgent(EndUserAgent):
         return amount
 
     async def _payment_deadline(self, timeout: float) -> int:
-        before = len(self.engine.measured.journal)
+        latest = self.engine.measured.latest
+        latest.pop("pay-terms", None)
         self.engine.do(lambda records, moment: self.machine.pay_query())
-
-        def answers() -> list[int]:
-            return [int(note.detail) for _, note in self.engine.measured.journal[before:]
-                    if note.what == "pay-terms"]
-
-        await self.engine.until(lambda records: bool(answers()), timeout, "payment deadline")
-        return answers()[-1]
+        await self.engine.until(lambda records: "pay-terms" in latest, timeout, "payment deadline")
+        return int(latest["pay-terms"].detail)
 
     def room(self) -> int:
         """The most that one of this client's wallets can still receive."""
@@ -279,6 +441,14 @@ class ClientAgent(EndUserAgent):
         if not idle:
             raise ProtocolError("no idle wallet can receive the payment")
         return min(idle, key=lambda one: one.balance).cid
+
+
+def _guard_name(info: RouterInfo) -> bytes:
+    return b"guard-of:" + info.ed25519_identity
+
+
+def _opening_key(payout: bytes) -> bytes:
+    return b"open-guard:" + payout
 
 
 def unfinished_sessions(records: Records) -> list[bytes]:

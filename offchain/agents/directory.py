@@ -7,8 +7,10 @@ network's parameters as it reads them from the ledger. The documents are JSON.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +26,16 @@ from ..crypto.issuer import IssuerPublicKey
 from ..transport.errors import TransportError
 from ..transport.identity import RouterInfo
 from .place import AgentPlace, ChainAccess
-from .tasks import Tasks
 
 MAX_DOCUMENT = 256 * 1024
 """Largest document in bytes that an authority takes or a client reads for one router."""
 MAX_ROUTERS = 10_000
+MAX_CONSENSUS = 64 * 1024 * 1024
+"""Largest consensus in bytes that is read."""
+PUBLISH_SECONDS = 10.0
+"""How often a router publishes itself, so that the directory knows who is still there."""
+FORGET_SECONDS = 60.0
+"""A router that has not published itself for this long is listed no more."""
 
 
 class DirectoryError(Exception):
@@ -95,15 +102,18 @@ class Consensus:
 class Authority:
     """Serves the directory on `place.host`; start it before anybody who publishes."""
 
-    def __init__(self, place: AgentPlace, name: str = "authority") -> None:
+    def __init__(self, place: AgentPlace) -> None:
+        """`DirectoryError` if the key in the folder is none."""
         self._place = place
-        self._routers: dict[bytes, tuple[Router, dict[str, Any]]] = {}
+        self._routers: dict[bytes, tuple[float, dict[str, Any]]] = {}
         self._runner: web.AppRunner | None = None
         self._access: ChainAccess | None = None
-        self._tasks = Tasks(name)
         key = place.secret("authority.key",
                            lambda: Ed25519PrivateKey.generate().private_bytes_raw())
-        self._key = Ed25519PrivateKey.from_private_bytes(key)
+        try:
+            self._key = Ed25519PrivateKey.from_private_bytes(key)
+        except ValueError as error:
+            raise DirectoryError(f"{place.folder / 'authority.key'} is no key: {error}") from error
         self.url = ""
 
     @property
@@ -113,6 +123,13 @@ class Authority:
 
     async def start(self) -> None:
         """Connect to the chain and listen; `OSError` if the port is taken."""
+        try:
+            await self._listen()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _listen(self) -> None:
         self._access = await ChainAccess.open(self._place)
         app = web.Application(client_max_size=MAX_DOCUMENT)
         app.router.add_post("/router", self._publish)
@@ -130,7 +147,6 @@ class Authority:
             await self._runner.cleanup()
         if self._access is not None:
             await self._access.chain.close()
-        await self._tasks.stop()
 
     async def _publish(self, request: web.Request) -> web.Response:
         try:
@@ -138,9 +154,13 @@ class Authority:
             router = Router.from_dict(data)
         except (ValueError, DirectoryError) as error:
             return web.Response(status=400, text=str(error))
-        if len(self._routers) >= MAX_ROUTERS:
+        now = time.monotonic()
+        self._routers = {name: one for name, one in self._routers.items()
+                         if now - one[0] < FORGET_SECONDS}
+        name = router.info.ed25519_identity
+        if name not in self._routers and len(self._routers) >= MAX_ROUTERS:
             return web.Response(status=503, text="the directory is full")
-        self._routers[router.info.ed25519_identity] = (router, data)
+        self._routers[name] = (now, data)
         return web.Response(text="published")
 
     async def _consensus(self, request: web.Request) -> web.Response:
@@ -149,12 +169,13 @@ class Authority:
             parameters = await self._access.contracts.consensus.parameters()
         except ChainError as error:
             return web.Response(status=503, text=f"the ledger does not answer: {error}")
+        now = time.monotonic()
         body = json.dumps({
             "valid_after": int(time.time()),
             "ledger": self._access.deployment.ledger,
             "cells_per_payment": parameters.cells_per_payment,
             "initial_credit": parameters.initial_credit,
-            "routers": [data for _, data in self._routers.values()],
+            "routers": [data for at, data in self._routers.values() if now - at < FORGET_SECONDS],
         }, sort_keys=True)
         return web.json_response({"body": body, "identity": self.identity.hex(),
                                   "signature": self._key.sign(body.encode()).hex()})
@@ -169,7 +190,18 @@ async def publish(url: str, router: Router) -> None:
                 raise DirectoryError(f"the directory refuses {router.info.nickname}: "
                                      f"{await response.text()}")
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        raise DirectoryError(f"the directory at {url} does not answer: {error}") from error
+        raise DirectoryError(f"the directory at {url} does not answer: "
+                             f"{str(error) or 'no answer in time'}") from error
+
+
+async def keep_published(url: str, router: Router, log: Callable[[str], None]) -> None:
+    """Publish a router again and again; `log` is told why that fails."""
+    while True:
+        await asyncio.sleep(PUBLISH_SECONDS)
+        try:
+            await publish(url, router)
+        except DirectoryError as error:
+            log(str(error))
 
 
 async def fetch_consensus(url: str, identity: bytes | None = None) -> Consensus:
@@ -179,10 +211,16 @@ async def fetch_consensus(url: str, identity: bytes | None = None) -> Consensus:
                 session.get(f"{url}/consensus") as response:
             if response.status != 200:
                 raise DirectoryError(f"the directory has no consensus: {await response.text()}")
-            document = await response.json()
+            raw = bytearray()
+            async for part in response.content.iter_chunked(1 << 16):
+                raw += part
+                if len(raw) > MAX_CONSENSUS:
+                    raise DirectoryError("the directory sends more than any consensus has")
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-        raise DirectoryError(f"the directory at {url} does not answer: {error}") from error
+        raise DirectoryError(f"the directory at {url} does not answer: "
+                             f"{str(error) or 'no answer in time'}") from error
     try:
+        document = json.loads(raw)
         signer = bytes.fromhex(document["identity"])
         body = document["body"]
         Ed25519PublicKey.from_public_bytes(signer).verify(
@@ -190,7 +228,7 @@ async def fetch_consensus(url: str, identity: bytes | None = None) -> Consensus:
         data = json.loads(body)
         routers = tuple(Router.from_dict(one) for one in data["routers"])
         cells, credit = int(data["cells_per_payment"]), int(data["initial_credit"])
-    except (KeyError, TypeError, ValueError, InvalidSignature) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, InvalidSignature) as error:
         raise DirectoryError(f"the consensus is malformed or badly signed: {error}") from error
     if identity is not None and signer != identity:
         raise DirectoryError("the consensus is signed by another authority")

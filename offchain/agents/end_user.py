@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 
 import structlog
 
@@ -20,7 +22,16 @@ from ..protocol.end_user import EndUserMachine
 from ..protocol.errors import ProtocolError
 from ..protocol.outbox import Tell
 from ..protocol.records import Records, Table
-from ..protocol.wallet import CashingOut, EndUser, Idle, Settled, Wallet
+from ..protocol.wallet import (
+    CashingOut,
+    Claiming,
+    EndUser,
+    Establishing,
+    Idle,
+    Posted,
+    Settled,
+    Wallet,
+)
 from ..store import Store
 from ..transport.identity import RouterInfo
 from ..transport.proxy import OnionProxy
@@ -34,6 +45,8 @@ DIRECTORY_PATIENCE = 60.0
 """Seconds to wait for the directory to list enough routers."""
 HOPS_BETWEEN = 2
 """Relays between an end user and the intermediary."""
+LOOK_AGAIN_SECONDS = 2.0
+"""The directory is asked again at most this often when routers cannot be reached."""
 
 
 class EndUserAgent:
@@ -54,11 +67,15 @@ class EndUserAgent:
         self.intermediary: Router
         self.proxy: OnionProxy
         self._own: bytes = b""
+        self._open = AsyncExitStack()
+        """What has come up and has to be taken down, in reverse."""
+        self._looked_at = 0.0
 
     # --- Life
 
     async def _come_up(self, guard_key: bytes = b"") -> None:
         self.access = await ChainAccess.open(self.place)
+        self._open.push_async_callback(self.access.chain.close)
         self.consensus, self.intermediary = await self._find_intermediary()
         issuer = self.intermediary.issuer
         assert issuer is not None, "_find_intermediary checks it"
@@ -69,16 +86,20 @@ class EndUserAgent:
         self.sender = Sender(self.access.chain, self._key)
         guard_sender = Sender(self.access.chain, guard_key) if guard_key else None
         self.proxy = OnionProxy()
+        store = Store(self.place.folder / "store.sqlite", self.access.network,
+                      self.role.name.lower())
         self.engine = Engine(
-            self.nickname,
-            Store(self.place.folder / "store.sqlite", self.access.network, self.role.name.lower()),
-            self._machine(user), chain=self.access.chain, consensus=contracts.consensus,
-            events=LedgerEvents(contracts.ledger),
+            self.nickname, store, self._machine(user), chain=self.access.chain,
+            consensus=contracts.consensus, events=LedgerEvents(contracts.ledger),
             port=LedgerPort(contracts.ledger, contracts.token, self.sender, self._key, issuer,
                             guard_sender=guard_sender, guard_key=guard_key),
             first_block=self.access.deployment.block, tell=self._tell,
-            intermediary=IntermediaryPort(self.proxy, self.intermediary.info, self._relays,
-                                          HOPS_BETWEEN))
+            intermediary=IntermediaryPort(self.proxy, lambda: self.intermediary.info,
+                                          self._relays, HOPS_BETWEEN),
+            look_again=self._look_again)
+        self._open.push_async_callback(self.engine.stop)
+        # Circuits end while the engine still writes down what that means for their sessions.
+        self._open.push_async_callback(self.proxy.close)
 
     def _machine(self, user: EndUser) -> EndUserMachine:
         raise NotImplementedError
@@ -87,18 +108,20 @@ class EndUserAgent:
         raise NotImplementedError
 
     async def stop(self) -> None:
-        """Stop; what is not done is on disk."""
-        await self.engine.stop()
-        await self.proxy.close()
-        await self.access.chain.close()
+        """Stop, also if it has not come up whole; what is not done is on disk."""
+        await self._open.aclose()
 
     # --- Directory
 
     async def _find_intermediary(self) -> tuple[Consensus, Router]:
-        async with asyncio.timeout(DIRECTORY_PATIENCE):
-            while not (consensus := await fetch_consensus(self.place.directory_url)
-                       ).intermediaries():
-                await asyncio.sleep(0.2)
+        try:
+            async with asyncio.timeout(DIRECTORY_PATIENCE):
+                while not (consensus := await fetch_consensus(self.place.directory_url)
+                           ).intermediaries():
+                    await asyncio.sleep(0.2)
+        except TimeoutError:
+            raise DirectoryError(f"the directory at {self.place.directory_url} lists no "
+                                 "intermediary") from None
         found = consensus.intermediaries()[0]
         issuer = found.issuer
         owner = await self.access.contracts.ledger.intermediary(found.key_hash)
@@ -112,6 +135,24 @@ class EndUserAgent:
         except CryptoError as error:
             raise DirectoryError(f"the intermediary's key is not well formed: {error}") from error
         return consensus, found
+
+    async def _look_again(self) -> None:
+        """Read the consensus again, not too often: a restarted router may listen elsewhere.
+
+        Only the addresses are taken over: the intermediary stays the one of the same key.
+        """
+        if time.monotonic() - self._looked_at < LOOK_AGAIN_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        try:
+            consensus = await fetch_consensus(self.place.directory_url)
+        except DirectoryError as error:
+            self._log.warning("the directory does not help", error=str(error))
+            return
+        self.consensus = consensus
+        for one in consensus.intermediaries():
+            if one.key_hash == self.intermediary.key_hash:
+                self.intermediary = one
 
     async def wait_for_relays(self, enough: Callable[[Consensus], bool], what: str) -> Consensus:
         """Read the consensus until it lists `enough`; `DirectoryError` names what is missing."""
@@ -139,17 +180,64 @@ class EndUserAgent:
         """Every channel's wallet."""
         return wallets.all_wallets(self.records())
 
+    async def have_channels(self, *, deposit: int, fund: int, count: int, timeout: float = 120
+                            ) -> None:
+        """Have channels that can be used: those there are, those whose opening a crash has
+        interrupted, or else a new group."""
+        if not self._group_is_asked_for() and all(
+                isinstance(one, Claiming | Posted | Settled) or self._will_not_open(one)
+                for one in self.wallets()):
+            await self.open_channels(deposit=deposit, fund=fund, count=count, timeout=timeout)
+            return
+
+        def opened(records: Records) -> bool:
+            return not self._group_is_asked_for() and not any(
+                isinstance(one, Establishing) and not self._will_not_open(one)
+                for one in wallets.all_wallets(records))
+
+        await self.engine.until(opened, timeout, "end of the opening of channels")
+
+    def _group_is_asked_for(self) -> bool:
+        return any(one.conversation.startswith(b"group:")
+                   for one in self.engine.store.read().requests())
+
+    def _will_not_open(self, wallet: Wallet) -> bool:
+        """A channel whose opening the ledger has refused."""
+        if not isinstance(wallet, Establishing):
+            return False
+        reading = self.engine.store.read()
+        group = establish.find_group(reading, wallet.next.cid >> 8)
+        return group is not None and group.phase is establish.GroupPhase.SUBMITTED and not any(
+            one.key == b"open:" + establish.group_key(group.group)
+            for one in reading.submissions())
+
     async def open_channels(self, *, deposit: int, fund: int, count: int, timeout: float = 120
                             ) -> None:
-        """Open one group and wait until its channels can be used."""
-        before = len(self.wallets())
+        """Open one group and wait until its channels can be used.
+
+        `ProtocolError` if the intermediary or the ledger refuses, with its word.
+        """
+        known = {wallets.channel_of(one) for one in self.wallets()}
+        latest = self.engine.measured.latest
+        for what in ("refused", "transaction-reverted"):
+            latest.pop(what, None)
         self.engine.do(lambda records, moment: self.engine.machine.open_group(
             records, moment, deposit=deposit, fund=fund, count=count))
 
         def ready(records: Records) -> bool:
-            found = wallets.all_wallets(records)
-            return len(found) >= before + count and not any(
-                isinstance(one, wallets.Establishing) for one in found)
+            new = [one for one in wallets.all_wallets(records)
+                   if wallets.channel_of(one) not in known]
+            refused, reverted = latest.get("refused"), latest.get("transaction-reverted")
+            if not new and refused and refused.detail.startswith("group:"):
+                raise ProtocolError(
+                    f"the intermediary does not open {count} channels with a deposit of {deposit} "
+                    f"and a fund of {fund} units each: {refused.detail[7:]}")
+            if reverted and reverted.detail.startswith("Open:") and any(
+                    self._will_not_open(one) for one in new):
+                raise ProtocolError(
+                    f"the ledger does not open {count} channels with a deposit of {deposit} units "
+                    f"each: {reverted.detail[6:]}")
+            return len(new) >= count and not any(isinstance(one, Establishing) for one in new)
 
         await self.engine.until(ready, timeout, "open channel group")
 
@@ -179,7 +267,8 @@ class EndUserAgent:
     async def settled(self, timeout: float) -> None:
         """Wait until every channel is paid out, cooperatively or by a claim."""
         await self.engine.until(
-            lambda records: all(isinstance(one, Settled) for one in wallets.all_wallets(records)),
+            lambda records: all(isinstance(one, Settled) or self._will_not_open(one)
+                                for one in wallets.all_wallets(records)),
             timeout, "settlement of every channel")
 
     async def withdraw(self) -> int:

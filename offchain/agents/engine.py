@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -15,7 +16,7 @@ import structlog
 from monetor_chain.bindings.consensus import Consensus
 from monetor_chain.bindings.ledger_events import LedgerEvents
 from monetor_chain.chain import Chain
-from monetor_chain.errors import ChainError, ChainUnavailable, TransactionReverted
+from monetor_chain.errors import ChainError, TransactionReverted
 from monetor_chain.parameters import NetworkParameters
 
 from ..protocol.errors import ProtocolError
@@ -36,6 +37,13 @@ TICK_SECONDS = 0.2
 
 PATIENCE_MARGINS = 2
 """After this many safety margins without an answer, the intermediary counts as silent."""
+
+ASK_AGAIN = (0.05, 60.0)
+"""Shortest and longest pause before a request is sent again, in seconds of this machine's clock;
+in between, an eighth of the safety margin is the longest."""
+
+REMEMBERED = 4096
+"""How many timings of a protocol, and how many notes, an agent keeps in memory."""
 
 
 class Machine(Protocol):
@@ -62,16 +70,23 @@ class Conversing(Machine, Protocol):
 
 @dataclass(slots=True)
 class Measurements:
-    """What an agent has seen happen: protocol → (milliseconds, cells), gas in wei, notes."""
+    """What an agent has seen happen: protocol → (milliseconds, cells), units of gas, notes."""
 
-    timings: dict[str, list[tuple[float, int]]] = field(default_factory=dict)
+    timings: dict[str, deque[tuple[float, int]]] = field(default_factory=dict)
     gas: int = 0
-    gas_cost: int = 0
-    journal: list[tuple[float, Note]] = field(default_factory=list)
+    journal: deque[tuple[float, Note]] = field(
+        default_factory=lambda: deque(maxlen=REMEMBERED))
+    latest: dict[str, Note] = field(default_factory=dict)
+    """The last note of every kind."""
 
     def add(self, protocol: str, milliseconds: float, cells: int) -> None:
         """One run of a protocol."""
-        self.timings.setdefault(protocol, []).append((milliseconds, cells))
+        self.timings.setdefault(protocol, deque(maxlen=REMEMBERED)).append((milliseconds, cells))
+
+    def note(self, note: Note) -> None:
+        """Something has happened."""
+        self.journal.append((time.time(), note))
+        self.latest[note.what] = note
 
 
 class Engine:
@@ -80,7 +95,10 @@ class Engine:
     def __init__(self, name: str, store: Store, machine: Any, *, chain: Chain,
                  consensus: Consensus, events: LedgerEvents, port: LedgerPort,
                  first_block: int, tell: Callable[[Tell], None] | None = None,
-                 intermediary: IntermediaryPort | None = None) -> None:
+                 intermediary: IntermediaryPort | None = None,
+                 look_again: Callable[[], Awaitable[None]] | None = None) -> None:
+        """`tell` delivers to peers; `look_again` is called when the intermediary was not reached,
+        which may be because it listens elsewhere now."""
         self.name = name
         self.store = store
         self.machine = machine
@@ -93,9 +111,11 @@ class Engine:
         self._first_block = first_block
         self._tell = tell
         self._intermediary = intermediary
+        self._look_again = look_again
         self._parameters: dict[int, NetworkParameters] = {}
         self._epoch = 0
         self._changed = asyncio.Event()
+        self._halted = False
         self._log = structlog.get_logger(name)
 
     # --- Life
@@ -117,6 +137,11 @@ class Engine:
         """Stop all work; what is not done is on disk."""
         await self.tasks.stop()
         self.store.close()
+
+    async def halt(self) -> None:
+        """Do nothing more, as if the machine had burnt; the store can still be read."""
+        self._halted = True
+        await self.tasks.stop()
 
     def check(self) -> None:
         """Raise the failure of a background task, if there was one."""
@@ -158,8 +183,9 @@ class Engine:
         with self.store.transaction() as records:
             result = action(records, self.moment(), outbox)
             records.keep(outbox)
-        for item in outbox:
-            self._deliver(item)
+        if not self._halted:
+            for item in outbox:
+                self._deliver(item)
         self._changed.set()
         return result
 
@@ -177,16 +203,20 @@ class Engine:
             case Tell() if self._tell is not None:
                 self._tell(item)
             case Note():
-                self.measured.journal.append((time.time(), item))
+                self.measured.note(item)
                 self._log.info(item.what, detail=item.detail)
 
     # --- Deliveries
 
     async def _converse(self, conversation: bytes) -> None:
+        """Ask until the conversation has no request any more.
+
+        The intermediary counts as silent when it has given no valid reply for some time: an
+        invalid one is as good as none.
+        """
         assert self._intermediary is not None, "only end users ask an intermediary"
-        delay = 0.05
-        failures = 0
-        silent_since = self.clock.now()
+        delay, failures = ASK_AGAIN[0], 0
+        heard = self.clock.now()
         while (request := self.store.read().request(conversation)) is not None:
             try:
                 started, cells = time.monotonic(), 0
@@ -195,14 +225,13 @@ class Engine:
                     while request is not None:
                         pcmd, payload, used = await link.ask(request.pcmd, request.payload)
                         cells += used
-                        silent_since = self.clock.now()
-                        failures = 0
                         asked = request
-                        self._take_reply(conversation, pcmd, payload)
+                        if self._take_reply(conversation, pcmd, payload):
+                            heard, failures = self.clock.now(), 0
                         request = self.store.read().request(conversation)
                         if request == asked:
                             break
-                        delay = 0.05
+                        delay = ASK_AGAIN[0]
                 if request is None:
                     self.measured.add(protocol_of(first), (time.monotonic() - started) * 1e3, cells)
                     return
@@ -210,23 +239,34 @@ class Engine:
                 failures += 1
                 self._log.log(logging.WARNING if failures == 1 else logging.INFO,
                               "the intermediary does not answer",
-                              error=str(error))
-            patience = PATIENCE_MARGINS * self.moment().parameters.safety_margin
-            if self.clock.now() - silent_since > patience:
-                self._log.warning("the intermediary counts as silent",
-                                  conversation=conversation[:7].decode(errors="replace"))
-                self.do(lambda records, moment: self.machine.give_up(
-                    records, moment, conversation))
+                              error=str(error) or "no answer in time")
+                if self._look_again is not None:
+                    await self._look_again()
+            margin = self.moment().parameters.safety_margin
+            if self.clock.now() - heard > PATIENCE_MARGINS * margin:
+                heard = self.clock.now()
+                self._give_up(conversation)
             await asyncio.sleep(delay)
-            delay = min(delay * 1.6, 1.0)
+            delay = min(delay * 1.6, max(1.0, min(ASK_AGAIN[1], self.clock.real(margin / 8))))
 
-    def _take_reply(self, conversation: bytes, pcmd: int, payload: bytes) -> None:
+    def _give_up(self, conversation: bytes) -> None:
+        kind = conversation.partition(b":")[0].decode(errors="replace")
+        self._log.warning("the intermediary counts as silent", conversation=kind)
+        try:
+            self.do(lambda records, moment: self.machine.give_up(records, moment, conversation))
+        except ProtocolError as error:
+            self._log.warning("a silent conversation goes on", conversation=kind,
+                              reason=str(error))
+
+    def _take_reply(self, conversation: bytes, pcmd: int, payload: bytes) -> bool:
+        """Handle a reply; False if it is invalid, and then nothing has changed."""
         try:
             self.do(lambda records, moment: self.machine.on_reply(
                 records, moment, conversation, pcmd, payload))
-        except (ProtocolError, ValueError) as error:
-            # A reply that does not verify is as good as none.
+        except ValueError as error:  # `ProtocolError` is one, and so is what a curve refuses
             self._log.warning("the intermediary's reply is refused", error=str(error))
+            return False
+        return True
 
     async def _submit(self, item: Submit) -> None:
         delay = 0.2
@@ -236,18 +276,18 @@ class Engine:
             except TransactionReverted as error:
                 self._log.warning("the ledger refuses a transaction",
                                   call=type(item.call).__name__, reason=error.reason)
-                self.measured.journal.append((time.time(), Note(
-                    "transaction-reverted", f"{type(item.call).__name__}: {error.reason}")))
+                self.measured.note(Note(
+                    "transaction-reverted", f"{type(item.call).__name__}: {error.reason}"))
                 break
-            except (ChainUnavailable, ChainError) as error:
+            except ChainError as error:
                 self._log.warning("a transaction is tried again", call=type(item.call).__name__,
                                   error=str(error))
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
                 continue
             self.measured.gas += receipt.gas_used
-            self.measured.journal.append((time.time(), Note(
-                "transaction", f"{type(item.call).__name__}, {receipt.gas_used} gas")))
+            self.measured.note(Note(
+                "transaction", f"{type(item.call).__name__}, {receipt.gas_used} gas"))
             break
         self.step(lambda records, moment, outbox: records.forget_submission(item.key))
 
@@ -259,7 +299,7 @@ class Engine:
             try:
                 await self.clock.synchronise()
                 await self._read_parameters()
-            except ChainUnavailable as error:
+            except ChainError as error:
                 self._log.warning("the chain does not answer", error=str(error))
 
     async def _read_parameters(self) -> None:
@@ -282,7 +322,7 @@ class Engine:
                 async for batch in self._events.follow(block):
                     self._take_batch(batch.events, batch.block)
                     block = batch.block.number
-            except ChainUnavailable as error:
+            except ChainError as error:
                 self._log.warning("the chain does not answer", error=str(error))
                 await asyncio.sleep(1.0)
 

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import structlog
 
 from monetor_chain.bindings.ledger_events import LedgerEvents
 from monetor_chain.sender import Sender
 
 from ..crypto.ecdsa import address_of
+from ..crypto.errors import CryptoError
 from ..crypto.issuer import IssuerKey
 from ..protocol.answering import Intermediary
 from ..protocol.errors import ProtocolError
@@ -18,7 +21,7 @@ from ..store import Store
 from ..transport.errors import TransportError
 from ..transport.relay_circuit import RouterCircuit
 from ..transport.router import OnionRouter
-from .directory import Router, publish
+from .directory import Router, keep_published, publish
 from .engine import Engine
 from .ledger_port import LedgerPort
 from .place import AgentPlace, ChainAccess
@@ -42,12 +45,28 @@ class IntermediaryAgent:
         self.access: ChainAccess
         self.sender: Sender
         self._router: OnionRouter
+        self._open = AsyncExitStack()
 
     async def start(self) -> None:
         """Come up; safe to repeat after a crash."""
-        issuer = IssuerKey.decode(self._place.secret(
-            "issuer.key", lambda: IssuerKey.generate().encode()))
+        try:
+            await self._come_up(self._issuer_key())
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _issuer_key(self) -> IssuerKey:
+        secret = self._place.secret("issuer.key", lambda: IssuerKey.generate().encode())
+        try:
+            return IssuerKey.decode(secret)
+        except CryptoError as error:
+            raise CryptoError(
+                f"{self._place.folder / 'issuer.key'} is no key of an intermediary ({error}); "
+                "restore it from a backup: what was signed with it is owed still") from error
+
+    async def _come_up(self, issuer: IssuerKey) -> None:
         access = self.access = await ChainAccess.open(self._place)
+        self._open.push_async_callback(access.chain.close)
         ledger = access.contracts.ledger
         self.sender = Sender(access.chain, self._key)
         key_hash = issuer.public.key_hash
@@ -63,13 +82,19 @@ class IntermediaryAgent:
             consensus=access.contracts.consensus, events=LedgerEvents(ledger),
             port=LedgerPort(ledger, access.contracts.token, self.sender, self._key, issuer.public),
             first_block=access.deployment.block)
+        self._open.push_async_callback(self.engine.stop)
         await self.engine.start()
         identity = self._place.router_identity()
         self._router = OnionRouter(identity, hooks=self)
+        self._open.push_async_callback(self._router.stop)
         port = await self._router.start(self._place.host, self._place.port)
-        await publish(self._place.directory_url, Router(
+        listed = Router(
             identity.info(self.nickname, self._place.host, port), guard=False, exit=False,
-            intermediary=True, account=self.account, key_hash=key_hash, issuer=issuer.public))
+            intermediary=True, account=self.account, key_hash=key_hash, issuer=issuer.public)
+        await publish(self._place.directory_url, listed)
+        self.engine.tasks.start("publish", keep_published(
+            self._place.directory_url, listed,
+            lambda why: self._log.warning("not published", reason=why)))
 
     def _machine(self, me: Intermediary) -> IntermediaryMachine:
         return IntermediaryMachine(me)
@@ -86,10 +111,8 @@ class IntermediaryAgent:
         await self._router.stop()
 
     async def stop(self) -> None:
-        """Stop; everything answered is on disk."""
-        await self.stop_serving()
-        await self.engine.stop()
-        await self.access.chain.close()
+        """Stop, also if it has not come up whole; everything answered is on disk."""
+        await self._open.aclose()
 
     # --- RouterHooks
 
@@ -112,6 +135,10 @@ class IntermediaryAgent:
         except ProtocolError as error:
             self._log.info("refused", pcmd=pcmd, reason=str(error))
             reply = machine.refusal(error, pcmd)
+        except ValueError as error:
+            # Something below does not bear what the message says; nothing of it remains.
+            self._log.warning("refused", pcmd=pcmd, reason=f"{type(error).__name__}: {error}")
+            reply = machine.refusal(ProtocolError("malformed"), pcmd)
         try:
             circuit.send_payment(*reply)
         except TransportError as error:

@@ -19,6 +19,8 @@ from ..transport.proxy import ClientCircuit, OnionProxy
 
 ANSWER_TIMEOUT = 10.0
 """Seconds of this machine's clock to wait for one reply."""
+MAX_REPLIES = 8
+"""Replies that wait to be read; a peer that sends more than it was asked for loses them."""
 
 
 def cells_of(size: int) -> int:
@@ -31,22 +33,28 @@ class Link:
 
     def __init__(self, circuit: ClientCircuit) -> None:
         self._circuit = circuit
-        self._replies: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
+        self._replies: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue(
+            MAX_REPLIES)
         self._hop = len(circuit.hops) - 1
         circuit.on_payment = self._received
         circuit.on_closed = self._closed
 
     def _received(self, hop: int, pcmd: int, payload: bytes) -> None:
-        if hop == self._hop:
+        if hop == self._hop and not self._replies.full():
             self._replies.put_nowait((pcmd, payload))
 
     def _closed(self, reason: DestroyReason) -> None:
-        self._replies.put_nowait(None)
+        if not self._replies.full():
+            self._replies.put_nowait(None)
 
     async def ask(self, pcmd: int, payload: bytes) -> tuple[int, bytes, int]:
         """Send a request; returns the reply's PCMD and payload, and the cells that both took."""
         cells = self._circuit.send_payment(self._hop, pcmd, payload)
-        reply = await asyncio.wait_for(self._replies.get(), ANSWER_TIMEOUT)
+        try:
+            reply = await asyncio.wait_for(self._replies.get(), ANSWER_TIMEOUT)
+        except TimeoutError:
+            raise TransportError(
+                f"the intermediary has not answered within {ANSWER_TIMEOUT:.0f} s") from None
         if reply is None:
             raise TransportError("the circuit to the intermediary closed before the answer")
         return reply[0], reply[1], cells + cells_of(len(reply[1]))
@@ -55,10 +63,11 @@ class Link:
 class IntermediaryPort:
     """Builds circuits that end at one intermediary.
 
-    `relays` gives the routers that may stand in between, never the asking relay itself.
+    `intermediary` tells where it listens now, `relays` gives the routers that may stand in
+    between, never the asking relay itself.
     """
 
-    def __init__(self, proxy: OnionProxy, intermediary: RouterInfo,
+    def __init__(self, proxy: OnionProxy, intermediary: Callable[[], RouterInfo],
                  relays: Callable[[], Sequence[RouterInfo]], hops_between: int = 2) -> None:
         self._proxy = proxy
         self._intermediary = intermediary
@@ -78,7 +87,7 @@ class IntermediaryPort:
         chance = secrets.SystemRandom()
         hops = self._hops_between if attempt == 0 else chance.randint(1, self._hops_between)
         chosen = chance.sample(relays, min(hops, len(relays)))
-        circuit = await self._proxy.build_circuit([*chosen, self._intermediary])
+        circuit = await self._proxy.build_circuit([*chosen, self._intermediary()])
         try:
             yield Link(circuit)
         finally:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +31,17 @@ class AgentPlace:
     port: int = 0
 
     def router_identity(self) -> RouterIdentity:
-        """The router keys in this folder, made on first use."""
-        keys = self.folder / "router"
+        """The router keys in this folder, made on first use, all or none of them.
+
+        `TransportError` if they are there and unreadable.
+        """
+        keys, partial = self.folder / "router", self.folder / "router.partial"
         if keys.exists():
             return RouterIdentity.load(keys)
+        shutil.rmtree(partial, ignore_errors=True)
         identity = RouterIdentity.generate()
-        identity.save(keys)
+        identity.save(partial)
+        os.replace(partial, keys)
         return identity
 
     def secret(self, name: str, make: Callable[[], bytes]) -> bytes:

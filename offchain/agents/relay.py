@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import time
 from dataclasses import dataclass, field
 
 from monetor_chain.sender import Sender
@@ -29,28 +31,41 @@ from ..protocol.outbox import Outbox, Tell
 from ..protocol.records import Records, Table
 from ..protocol.relay import Relay
 from ..protocol.sessions import RelayPhase, RelaySession, relay_session
-from ..protocol.wallet import EndUser, Proved
+from ..protocol.wallet import EndUser, Proved, proved
 from ..store import Transaction
 from ..transport.errors import TransportError
 from ..transport.exit_policy import ExitPolicy
 from ..transport.relay_circuit import RouterCircuit
 from ..transport.router import OnionRouter
-from .directory import Router, publish
+from .directory import Router, keep_published, publish
 from .end_user import HOPS_BETWEEN, EndUserAgent
 from .place import AgentPlace
 
 MAX_SESSIONS = 4
 """Sessions that one circuit may have at a time; a client needs two while one succeeds another."""
+UNPAID_SECONDS = 30.0
+"""A session whose turn it is and that is not paid at all within this time is closed; clients pay
+first thing. Each session holds one of the relay's channels."""
+IDLE_SECONDS = 600.0
+"""A session without a payment for this long is closed at what it has paid; the client sets up
+another when it goes on."""
+SWEEP_SECONDS = 1.0
+"""How often such sessions are looked for, in seconds of this machine's clock."""
 
 
 @dataclass(slots=True)
 class ServedCircuit:
-    """A circuit with its credit and what pays for it: sessions, oldest first, or a channel."""
+    """A circuit with its credit and what pays for it: sessions, oldest first, or a channel.
+
+    `turn` is the session that is to be paid now, and since when nothing came.
+    """
 
     circuit: RouterCircuit
     credit: Credit
     sessions: list[bytes] = field(default_factory=list)
     channel: bytes = b""
+    asked_payout: bool = False
+    turn: tuple[bytes, float] = (b"", 0.0)
 
     def update(self) -> None:
         """Premium while something pays and the credit is positive."""
@@ -58,19 +73,24 @@ class ServedCircuit:
 
 
 class RelayAgent(EndUserAgent):
-    """One relay. `deposit`, `fund` (base units) and `channels` describe its channel group."""
+    """One relay. `deposit`, `fund` (base units) and `channels` describe its channel group.
+
+    `unpaid_seconds` and `idle_seconds`: how long a session may hold a channel without a payment.
+    """
 
     role = Role.RELAY
 
     def __init__(self, place: AgentPlace, account_key: bytes, *, nickname: str,
                  is_guard: bool = False, is_exit: bool = False, deposit: int = 0,
                  fund: int = 100_000, channels: int = 4,
-                 exit_policy: ExitPolicy | None = None) -> None:
+                 exit_policy: ExitPolicy | None = None, unpaid_seconds: float = UNPAID_SECONDS,
+                 idle_seconds: float = IDLE_SECONDS) -> None:
         super().__init__(place, account_key, nickname)
         self._is_guard = is_guard
         self._is_exit = is_exit
         self._deposit, self._fund, self._channels = deposit, fund, channels
         self._exit_policy = exit_policy or ExitPolicy.loopback_only()
+        self._unpaid_seconds, self._idle_seconds = unpaid_seconds, idle_seconds
         self._served: dict[int, ServedCircuit] = {}
         self._circuit_of: dict[bytes, tuple[RouterCircuit, bool]] = {}
         self._router: OnionRouter
@@ -87,34 +107,42 @@ class RelayAgent(EndUserAgent):
     # --- Life
 
     async def start(self) -> None:
-        """Come up: listen, publish, and have channels at the intermediary."""
-        await self._come_up()
-        await self.engine.start()
+        """Come up: listen and publish. Sessions whose circuits a crash has ended are closed."""
+        try:
+            await self._come_up()
+            await self.engine.start()
+            for terms_hash in self.machine.active_sessions(self.records()):
+                self._close(terms_hash)
+            await self._serve()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _serve(self) -> None:
         identity = self.place.router_identity()
         self._router = OnionRouter(
             identity, hooks=self, exit_policy=self._exit_policy if self._is_exit else None)
+        self._open.push_async_callback(self._router.stop)
         port = await self._router.start(self.place.host, self.place.port)
         info = identity.info(self.nickname, self.place.host, port)
         self._own = info.ed25519_identity
-        await publish(self.place.directory_url, Router(
-            info, guard=self._is_guard, exit=self._is_exit, intermediary=False,
-            account=self.account, key_hash=self.intermediary.key_hash))
+        listed = Router(info, guard=self._is_guard, exit=self._is_exit, intermediary=False,
+                        account=self.account, key_hash=self.intermediary.key_hash)
+        await publish(self.place.directory_url, listed)
+        self.engine.tasks.start("publish", keep_published(
+            self.place.directory_url, listed,
+            lambda why: self._log.warning("not published", reason=why)))
+        self.engine.tasks.start("sweep", self._sweep())
 
     async def prepare(self) -> None:
         """Have channels at the intermediary: wait for other relays, then open a group once."""
         await self.wait_for_relays(
             lambda consensus: len(consensus.relays()) > HOPS_BETWEEN, "two other relays")
-        if not self.groups():
-            await self.open_channels(deposit=self._deposit, fund=self._fund, count=self._channels)
+        await self.have_channels(deposit=self._deposit, fund=self._fund, count=self._channels)
 
     async def stop_serving(self) -> None:
         """End all circuits and stop listening."""
         await self._router.stop()
-
-    async def stop(self) -> None:
-        """Stop; sessions stay on disk."""
-        await self.stop_serving()
-        await super().stop()
 
     # --- RouterHooks
 
@@ -147,7 +175,7 @@ class RelayAgent(EndUserAgent):
             return
         try:
             self._handle(served, unpack(pcmd, payload), link)
-        except ProtocolError as error:
+        except ValueError as error:  # `ProtocolError` is one, and so is what a curve refuses
             self._log.info("refused", pcmd=pcmd, reason=str(error))
             self._send(circuit, *pack(Refusal(RefusalCode.STATE, pcmd & 0xFF)), link)
 
@@ -164,11 +192,7 @@ class RelayAgent(EndUserAgent):
             case GuardQuery() if self._is_guard:
                 self._on_guard_query(served, link)
             case GuardVoucher() if self._is_guard:
-                self._circuit_of[message.channel] = (served.circuit, link)
-                self.engine.do(lambda records, moment: self.machine.on_voucher(
-                    records, moment, message))
-                served.channel = message.channel
-                served.update()
+                self._on_voucher(served, message, link)
             case _:
                 raise ProtocolError(f"a {type(message).__name__} is not expected here")
 
@@ -182,10 +206,24 @@ class RelayAgent(EndUserAgent):
         try:
             self.engine.do(lambda records, moment: self.machine.on_offer(
                 records, moment, message)[1])
-        except ProtocolError:
+        except ValueError:
             del self._circuit_of[terms_hash]
             raise
         served.sessions.append(terms_hash)
+        served.update()
+
+    def _on_voucher(self, served: ServedCircuit, message: GuardVoucher, link: bool) -> None:
+        before = self._circuit_of.get(message.channel)
+        self._circuit_of[message.channel] = (served.circuit, link)
+        try:
+            self.engine.do(lambda records, moment: self.machine.on_voucher(
+                records, moment, message))
+        except ValueError:
+            del self._circuit_of[message.channel]
+            if before is not None:
+                self._circuit_of[message.channel] = before
+            raise
+        served.channel = message.channel
         served.update()
 
     def _on_guard_payment(self, channel: bytes, message: GuardPayment) -> None:
@@ -211,14 +249,17 @@ class RelayAgent(EndUserAgent):
                 problem = error
                 continue
             served.credit.paid()
+            served.turn = terms_hash, time.monotonic()
             served.update()
             if best.k == relay_session(self.records(), terms_hash).session.terms.n:
-                served.sessions.remove(terms_hash)
-                self._close(terms_hash)
+                self._end(served, terms_hash)
             return
         raise problem
 
     def _on_guard_query(self, served: ServedCircuit, link: bool) -> None:
+        if served.asked_payout:
+            raise ProtocolError("the circuit has been named a payout address")
+        served.asked_payout = True
         key = generate_private_key()
         session = secrets.token_bytes(32)
         self._circuit_of[session] = (served.circuit, link)
@@ -240,6 +281,37 @@ class RelayAgent(EndUserAgent):
             self._log.info("a message found no circuit", error=str(error))
 
     # --- Closing
+
+    async def _sweep(self) -> None:
+        """Close sessions that nobody pays, and forget those that came to nothing."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            for served in list(self._served.values()):
+                for terms_hash in list(served.sessions):
+                    self._look_after(served, terms_hash)
+
+    def _look_after(self, served: ServedCircuit, terms_hash: bytes) -> None:
+        session = self.records().get(Table.SESSION, terms_hash)
+        if not isinstance(session, RelaySession):
+            link = self._circuit_of[terms_hash][1]
+            self._end(served, terms_hash)
+            self._send(served.circuit, *pack(Refusal(RefusalCode.STATE, NanoOffer.PCMD)), link)
+            return
+        if session.phase is not RelayPhase.ACTIVE or served.sessions[0] != terms_hash:
+            return
+        now = time.monotonic()
+        if served.turn[0] != terms_hash:
+            served.turn = terms_hash, now
+        received = proved(self.records(), terms_hash).k
+        if now - served.turn[1] > (self._idle_seconds if received else self._unpaid_seconds):
+            self._log.info("a session that is not paid is closed", received=received)
+            self._end(served, terms_hash)
+
+    def _end(self, served: ServedCircuit, terms_hash: bytes) -> None:
+        served.sessions.remove(terms_hash)
+        self._circuit_of.pop(terms_hash, None)
+        served.update()
+        self._close(terms_hash)
 
     def _close(self, terms_hash: bytes) -> None:
         if isinstance(self.records().get(Table.SESSION, terms_hash), RelaySession):

@@ -21,7 +21,9 @@ class Tasks:
 
     def start(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
         """Run `work` unless a task of this name runs already."""
-        if name in self._running:
+        before = self._running.get(name)
+        # One that has ended may not have been told of yet: it does none of this work any more.
+        if before is not None and not before.done():
             work.close()
             return
         task = asyncio.create_task(work, name=f"{self._owner}:{name}")
@@ -30,10 +32,12 @@ class Tasks:
 
     def running(self, prefix: str = "") -> bool:
         """Whether any task runs whose name starts with `prefix`."""
-        return any(name.startswith(prefix) for name in self._running)
+        return any(name.startswith(prefix) and not task.done()
+                   for name, task in self._running.items())
 
     def _finished(self, name: str, task: asyncio.Task[Any]) -> None:
-        self._running.pop(name, None)
+        if self._running.get(name) is task:
+            del self._running[name]
         if task.cancelled():
             return
         error = task.exception()
@@ -44,8 +48,13 @@ class Tasks:
                 self.failure = error
 
     async def stop(self, prefix: str = "") -> None:
-        """Cancel every task whose name starts with `prefix`, and wait until it has ended."""
-        tasks = [task for name, task in self._running.items() if name.startswith(prefix)]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel every task whose name starts with `prefix`, and wait until it has ended.
+
+        Those that start others while they end are waited for with them.
+        """
+        this = asyncio.current_task()
+        while tasks := [task for name, task in self._running.items()
+                        if name.startswith(prefix) and not task.done() and task is not this]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -44,7 +44,7 @@ def run(
     )
 
     async def serve() -> None:
-        authority = Authority(place, name)
+        authority = Authority(place)
         async with running(authority):
             facts: dict[str, object] = {
                 "url": authority.url,

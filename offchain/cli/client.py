@@ -88,18 +88,16 @@ def run(
         facts: dict[str, object] = {}
         async with running(agent):
             if url is not None:
-                if not agent.groups():
-                    meter.step("opening channels")
-                    terms = agent.engine.moment().parameters
-                    await agent.open_channels(
-                        deposit=sessions * terms.n * terms.price, fund=0, count=channels
-                    )
+                meter.step("opening channels")
+                terms = agent.engine.moment().parameters
+                await agent.have_channels(
+                    deposit=sessions * terms.n * terms.price, fund=0, count=channels
+                )
                 facts |= await _download(agent, url, meter)
             if settle:
                 meter.step("cashing out")
-                await agent.cash_out()
-                agent.request_close_guards()
-                facts["withdrawn"] = await agent.withdraw()
+                facts["withdrawn"] = await agent.settle()
+                facts["channels_not_paid_out"] = agent.unsettled()
         return facts
 
     with present(place.folder), Meter(quiet=as_json) as meter:

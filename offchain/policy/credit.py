@@ -33,6 +33,10 @@ class Credit:
         """A payment has been made (client) or accepted (relay)."""
         self.payments += 1
 
+    def payment_refused(self) -> None:
+        """A payment that was counted has not been accepted."""
+        self.payments -= 1
+
     @property
     def premium(self) -> bool:
         """Whether the hop owes the circuit premium service."""

@@ -169,13 +169,11 @@ class SleepyRelay(RelayAgent):
 async def vanish(agent: ClientAgent | RelayAgent | IntermediaryAgent) -> None:
     """End an agent's work and sockets at once, as if its machine had burnt; only this program
     still reads its store, for the account statement."""
-    await agent.engine.tasks.stop()
-    if isinstance(agent, ClientAgent):
-        for paid in agent.circuits:
-            await paid.circuit.close()
-        await agent.proxy.close()
-    else:
+    await agent.engine.halt()
+    if not isinstance(agent, ClientAgent):
         await agent.stop_serving()
+    if not isinstance(agent, IntermediaryAgent):
+        await agent.proxy.close()
 
 
 def _sessions_in(network: Network, phase: ClientPhase) -> list[tuple[bytes, ClientSession]]:

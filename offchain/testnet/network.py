@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from monetor_chain.accounts import address_of, dev_key
 from monetor_chain.bindings.ledger import GuardState
@@ -54,6 +54,7 @@ class Options:
 
 
 Say = Callable[[str], None]
+Agent: TypeAlias = Authority | IntermediaryAgent | RelayAgent | ClientAgent
 
 
 @dataclass(slots=True)
@@ -72,7 +73,7 @@ class Network:
     client: ClientAgent = field(init=False)
     payee: ClientAgent = field(init=False)
     before: dict[str, int] = field(init=False, default_factory=dict)
-    _started: list[object] = field(init=False, default_factory=list)
+    _started: list[Agent] = field(init=False, default_factory=list)
 
     def place(self, name: str) -> AgentPlace:
         """The folder and addresses of one agent."""
@@ -176,19 +177,14 @@ class Network:
                     held += view.deposit - view.claimed
         return held
 
-    async def _start(self, agent: Authority | IntermediaryAgent | RelayAgent | ClientAgent
-                     ) -> None:
+    async def _start(self, agent: Agent) -> None:
         self._started.append(agent)
         await agent.start()
 
     async def stop(self) -> None:
         """Stop every agent that was started, then the chain."""
         for agent in reversed(self._started):
-            if isinstance(agent, Authority | IntermediaryAgent | RelayAgent | ClientAgent):
-                try:
-                    await agent.stop()
-                except AttributeError:
-                    continue  # it failed while it came up; what failed is already on its way
+            await agent.stop()
         if hasattr(self, "chain"):
             await self.chain.close()
         if hasattr(self, "chain_process"):
