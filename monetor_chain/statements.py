@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: BSD-3-Clause
 """What the ledger and its users must agree on, byte for byte.
 
 Every hash that both a contract and an off-chain party compute is defined here once: contexts and
@@ -241,7 +242,9 @@ _DOMAIN_TYPE = keccak256(
     b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 )
 
-NANO_REFUND_TYPE = b"NanoRefund(bytes32 ctx,uint8 role,bytes32 terms,uint256 nwpk,bytes32 commitment)"
+NANO_REFUND_TYPE = (
+    b"NanoRefund(bytes32 ctx,uint8 role,bytes32 terms,uint256 nwpk,bytes32 commitment)"
+)
 CLOSE_TYPE = b"Close(bytes32 ctx,uint256 group,uint256 channels,uint256 total)"
 AUTHORISATION_TYPE = (
     b"Authorisation(string action,uint256 id,bytes32 arguments,uint256 notAfter)"

@@ -14,7 +14,6 @@ import dataclasses
 import typing
 from collections.abc import Callable
 from enum import IntEnum
-from functools import cache
 from typing import Annotated, Any, TypeVar
 
 from monetor_chain.statements import GROUP_ORDER
@@ -212,10 +211,17 @@ def _for(annotation: Any) -> tuple[_Encoder, _Decoder]:
     raise TypeError(f"no encoding is defined for {annotation!r}")
 
 
-@cache
-def _fields(kind: type) -> tuple[tuple[str, tuple[_Encoder, _Decoder]], ...]:
-    hints = typing.get_type_hints(kind, include_extras=True)
-    return tuple((field.name, _for(hints[field.name])) for field in dataclasses.fields(kind))
+_Fields = tuple[tuple[str, tuple[_Encoder, _Decoder]], ...]
+_known: dict[type[Any], _Fields] = {}
+
+
+def _fields(kind: type[Any]) -> _Fields:
+    found = _known.get(kind)
+    if found is None:
+        hints = typing.get_type_hints(kind, include_extras=True)
+        found = tuple((field.name, _for(hints[field.name])) for field in dataclasses.fields(kind))
+        _known[kind] = found
+    return found
 
 
 def encode(message: Any) -> bytes:
