@@ -15,6 +15,9 @@ from offchain.protocol.records import Table, dump, load
 
 SCHEMA_VERSION = 1
 
+LOCK_SECONDS = 2.0
+"""How long to wait for a process that is just letting go of the store."""
+
 _SCHEMA = """
 CREATE TABLE identity (version INTEGER NOT NULL, network BLOB NOT NULL, role TEXT NOT NULL);
 CREATE TABLE records (
@@ -128,16 +131,29 @@ class Store:
             path.touch(mode=0o600)
         os.chmod(path, 0o600)
         try:
-            self._connection = sqlite3.connect(path, isolation_level=None, timeout=5)
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_SECONDS)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        try:
             # EXCLUSIVE: two processes on one store would spend the same wallet twice.
             self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._prepare(network, role)
         except sqlite3.Error as error:
-            raise StoreError(
-                f"{path} is no usable moneTor store ({error}); restore it from a backup, or move "
-                "it away to start anew without its channels") from error
+            self._connection.close()
+            raise self._unusable(error) from error
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _unusable(self, error: sqlite3.Error) -> StoreError:
+        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StoreError(f"{self.path} is in use by another process; stop that one first, or "
+                              "choose another folder")
+        return StoreError(
+            f"{self.path} is no usable moneTor store ({error}); restore it from a backup, or move "
+            "it away to start anew without its channels")
 
     def _prepare(self, network: bytes, role: str) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -149,14 +165,15 @@ class Store:
             self._connection.execute("INSERT INTO identity VALUES (?, ?, ?)",
                                      (SCHEMA_VERSION, network, role))
         self._connection.execute("COMMIT")
-        row = self._connection.execute("SELECT * FROM identity").fetchone()
+        row = self._connection.execute("SELECT version FROM identity").fetchone()
         if row is None:
             raise StoreError(f"{self.path} is half-written: it says of no network that it is for; "
                              "move it away and start again")
-        version, known_network, known_role = row
-        if version != SCHEMA_VERSION:
-            raise StoreError(f"{self.path} has format {version}, this version of moneTor reads "
+        if row[0] != SCHEMA_VERSION:
+            raise StoreError(f"{self.path} has format {row[0]}, this version of moneTor reads "
                              f"format {SCHEMA_VERSION}")
+        known_network, known_role = self._connection.execute(
+            "SELECT network, role FROM identity").fetchone()
         if known_network != network:
             raise StoreError(f"{self.path} belongs to another network ({known_network.hex()[:16]} "
                              f"instead of {network.hex()[:16]}); choose another folder")
@@ -166,14 +183,26 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """Everything written inside is committed together, or, on an exception, not at all."""
+        """Everything written inside is committed together, or, on an exception, not at all.
+
+        `StoreError` if the disk does not take it; nothing may be delivered then.
+        """
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield Transaction(self._connection)
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._roll_back()
             raise
-        self._connection.execute("COMMIT")
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise StoreError(f"{self.path}: a step could not be committed ({error})") from error
+
+    def _roll_back(self) -> None:
+        # SQLite has rolled back by itself after some failures, a full disk among them.
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
     def read(self) -> Transaction:
         """The records for reading, outside any transaction."""

@@ -167,7 +167,7 @@ class World:
         return Moment(self.now, epoch, self.parameters.get(epoch, DEMO), older)
 
     def travel(self, until: int, *, tick: int = TICK) -> None:
-        """Let time pass until `until`, with a block and a look at deadlines every `tick` seconds."""
+        """Let time pass until `until`; a block and a look at deadlines every `tick` seconds."""
         while self.now < until:
             self.now = min(self.now + tick, until)
             self.block()
@@ -256,7 +256,7 @@ class World:
                     node.hoard[dump(wallet)] = claim
 
     def crash(self, node: Node) -> None:
-        """Kill and restart: what the node had on the wire is gone, what is on disk goes out again."""
+        """Kill and restart: what was on the wire is gone, what is on disk goes out again."""
         self.wire = deque(one for one in self.wire
                           if one.source != node.name and one.target != node.name)
         self.restart(node)
