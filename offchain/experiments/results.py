@@ -79,10 +79,10 @@ def _headline(report: BenchReport) -> Iterator[str]:
     yield ""
     yield (
         "For comparison: Bolt's micropayment is quoted at 37 to 100 ms. A process that has just "
-        "started computes without tables; once a base of the proofs has been multiplied 70 times "
-        "it gets one (`crypto/fixed_base.py`, blst only). Nano-Setup includes the client's hash chain of "
-        "1,024 values. A hidden micropayment includes one request that has to be repeated, because "
-        "it arrives before the other leg.")
+        "started computes without tables; with blst, a base of the proofs that has been multiplied "
+        "70 times gets one (`crypto/fixed_base.py`). Nano-Setup includes the client's hash chain "
+        "of 1,024 values. A hidden micropayment includes one request that has to be repeated, "
+        "because it arrives before the other leg.")
     yield ""
 
 
