@@ -373,7 +373,8 @@ MUTANTS = (
     Mutant("no lock", VAULTS, "# pragma nonreentrancy on\n", "", "money"),
     Mutant(
         "a used permit blocks", VAULTS,
-        "        revert_on_failure=False,\n", "        revert_on_failure=True,\n", "opening",
+        "        revert_on_failure=False,\n    )\n",
+        "        revert_on_failure=False,\n    )\n    assert success\n", "opening",
     ),
     Mutant(
         "guard claims above the deposit", GUARD,
