@@ -12,7 +12,7 @@ from offchain.protocol.errors import RefusalCode
 from offchain.protocol.records import Table
 from offchain.protocol.sessions import client_session
 from offchain.protocol.wallet import Idle
-from tests.protocol.world import MU, PAY_FEE, TICK, World
+from tests.protocol.world import FEE, MU, PAY_FEE, TICK, World
 
 
 def reveal_call(world: World, terms_hash: bytes, k: int) -> calls.Reveal:

@@ -157,11 +157,12 @@ def test_replies_of_a_malicious_intermediary_raise_nothing_else(
         fuzzed: World, data: some.DataObject) -> None:
     kind = data.draw(some.sampled_from(MESSAGES))
     node = data.draw(some.sampled_from([fuzzed.c, fuzzed.e, fuzzed.r]))
-    conversation = data.draw(some.sampled_from(
-        [b"session:", b"pay:", b"establish:", b"cash-out:", b"group:", b"pay-terms:", b"x"]))
-    keys = [key for table in (Table.SESSION, Table.WALLET, Table.GROUP)
-            for key, _ in node.records.scan(table)]
-    conversation += data.draw(some.sampled_from([*keys, b""]))
+    kinds = {b"session:": Table.SESSION, b"establish:": Table.WALLET, b"cash-out:": Table.GROUP}
+    names = [prefix + key for prefix, table in kinds.items()
+             for key, _ in node.records.scan(table)]
+    names += [b"group:" + bytes(32), b"pay:" + bytes(31)]
+    names += [b"pay-terms:"] if node is not fuzzed.r else []
+    conversation = data.draw(some.sampled_from(names))
     records = node.records.copy()
     with suppress(ProtocolError):
         node.machine.on_reply(records, fuzzed.moment(), conversation,
