@@ -513,8 +513,14 @@ def _post_session(claim: NanoClaim):
             the dispute window. A client's window opens only when the session has expired, for
             until then the relay may still prove payments.
     """
-    g: channel_groups.Group = self._claimable(claim.cid)
     terms_hash: bytes32 = keccak256(abi_encode(claim.terms))
+    if channel_groups._sessions[claim.cid] == terms_hash:
+        # Somebody has submitted the same claim first, perhaps with fewer payments, which the
+        # account's authorisation leaves open. What this one proves counts all the same.
+        channel_groups._live(claim.cid)
+        preimages._record(claim.terms, terms_hash, claim.k, claim.hc, claim.path, False)
+        return
+    g: channel_groups.Group = self._claimable(claim.cid)
     authorisation._demand(
         g.account,
         _NANO_ACTION,

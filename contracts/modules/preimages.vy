@@ -93,7 +93,8 @@ def _record(
         | (convert(-terms.delta_c, uint256) << 96)
         | (terms.delta_r << 128)
     )
-    log ILedgerEvents.Revealed(terms_hash=terms_hash, k_c=k, k_r=k_r, hc=hc, path=path)
+    if k > 0:
+        log ILedgerEvents.Revealed(terms_hash=terms_hash, k_c=k, k_r=k_r, hc=hc, path=path)
 
 
 @internal

@@ -183,3 +183,24 @@ def test_funds_come_from_the_account_not_the_sender(stage: Rehearsal) -> None:
     before = balance(relay)
     stage.send(case.call(auth), stage.party("watcher"))
     assert before - balance(relay) == 2 * DEPOSIT
+
+
+def test_a_copied_claim_at_no_payments_does_not_fail_the_claim(stage: Rehearsal) -> None:
+    """Invariant L25: the authorisation leaves k open, so a copy with k = 0 may come first."""
+    ledger, watcher, relay = stage.ledger.functions, stage.party("watcher"), stage.party(ACCOUNT)
+    cid, terms, secret = open_channel(stage, Role.RELAY), stage.terms(), stage.secret()
+    saturated = DEPOSIT + terms.n * terms.delta_r
+    claim = stage.nano_claim(Role.RELAY, cid, terms, secret, saturated, 20)
+    words = [cid, terms.hash(), claim[2], claim[3], claim[4], keccak256(claim[5])]
+    auth = stage.authorise(relay, "nano_refund", cid, *words)
+    copied = stage.nano_claim(Role.RELAY, cid, terms, secret, saturated, 0)
+    stage.send(ledger.nano_refund(*copied[:-1], auth), stage.party("intermediary"))
+    deadline = ledger.channel(cid).call()[1]
+    stage.send(ledger.batch_nano_refund([(*claim[:-1], auth)]), watcher)
+    assert ledger.claims(terms.hash()).call() == [20, 20]
+    assert ledger.channel(cid).call()[1] == deadline
+    assert stage.events(resolve(stage, cid), "Resolved")[0]["to_account"] == (
+        DEPOSIT + 20 * terms.delta_r
+    )
+    with refused("channel_groups: resolved"):
+        stage.send(ledger.nano_refund(*claim[:-1], auth), watcher)
