@@ -744,6 +744,7 @@ def test_a_relay_counts_only_payments_that_follow_and_prove_themselves(world: Wo
             world.r.records, world.moment(), terms_hash, m.NanoPayment(k, hc, path)).k
 
     for k, hc, path in ((15, chain.value(15), ()), (17, chain.value(17), ()),
+                        (17, chain.value(16), ()), (15, chain.value(16), ()),
                         (16, chain.value(17), chain.path(16)), (16, chain.value(16), ()),
                         (16, chain.value(16), chain.path(32)), (16, b"\x00" * 32, chain.path(16))):
         with pytest.raises(ProtocolError):
