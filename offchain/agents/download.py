@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from ..transport.client_stream import ClientStream
 from ..transport.errors import TransportError
 from ..transport.proxy import ClientCircuit
 
 MAX_HEAD = 64 * 1024
 """Longest response head in bytes."""
 READ_SIZE = 256 * 1024
+STALL_SECONDS = 60.0
+"""A server that sends nothing for this long is given up."""
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes so far and in all, if the server says how many."""
@@ -73,7 +77,7 @@ async def fetch(circuit: ClientCircuit, target: Target, progress: Progress) -> D
                 "User-Agent: monetor\r\nAccept-Encoding: identity\r\n\r\n".encode())
             head = b""
             while b"\r\n\r\n" not in head:
-                more = await stream.read(READ_SIZE)
+                more = await _more(stream, None)
                 if not more:
                     raise DownloadError("the server closed the connection before it answered")
                 head += more
@@ -81,13 +85,15 @@ async def fetch(circuit: ClientCircuit, target: Target, progress: Progress) -> D
                     raise DownloadError("the server's answer has no end of its head")
             raw, _, body = head.partition(b"\r\n\r\n")
             total = _content_length(raw)
+            # The head may come alone, with the first byte of the body still on its way.
+            body = body or await _more(stream, total)
             while body:
                 digest.update(body)
                 size += len(body)
                 progress(size, total)
                 if total is not None and size >= total:
                     break
-                body = await stream.read(READ_SIZE)
+                body = await _more(stream, total)
         finally:
             await stream.close()
     except (TransportError, OSError, TimeoutError) as error:
@@ -95,6 +101,17 @@ async def fetch(circuit: ClientCircuit, target: Target, progress: Progress) -> D
     if total is not None and size != total:
         raise DownloadError(f"the download stopped after {size} of {total} bytes")
     return Download(size, digest.hexdigest(), time.monotonic() - started)
+
+
+async def _more(stream: ClientStream, total: int | None) -> bytes:
+    """The next bytes of the body, b"" at its end."""
+    if total == 0:
+        return b""
+    try:
+        async with asyncio.timeout(STALL_SECONDS):
+            return await stream.read(READ_SIZE)
+    except TimeoutError:
+        raise DownloadError(f"the server has sent nothing for {STALL_SECONDS:.0f} s") from None
 
 
 def _content_length(head: bytes) -> int | None:

@@ -35,6 +35,9 @@ T = TypeVar("T")
 TICK_SECONDS = 0.2
 """How often deadlines are looked at, in seconds of this machine's clock."""
 
+CLOCK_SECONDS = 1.0
+"""How often the network's clock is read, in seconds of this machine's clock."""
+
 PATIENCE_MARGINS = 2
 """After this many safety margins without an answer, the intermediary counts as silent."""
 
@@ -295,23 +298,33 @@ class Engine:
 
     async def _keep_time(self) -> None:
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(min(CLOCK_SECONDS, self._until_next_epoch()))
             try:
                 await self.clock.synchronise()
                 await self._read_parameters()
             except ChainError as error:
                 self._log.warning("the chain does not answer", error=str(error))
 
-    async def _read_parameters(self) -> None:
-        now = self.clock.now()
+    def _until_next_epoch(self) -> float:
+        length = self._parameters[self._epoch].epoch
+        return self.clock.real(max(0, (self._epoch + 1) * length - self.clock.now())) + 0.05
+
+    async def _read_parameters(self, block_time: int = 0) -> None:
+        """Know the sets of all epochs whose sessions can still be alive, and of the epoch that has
+        just begun, by the clock or by the time of a block, whichever comes first.
+
+        A set is read again until a block of its epoch has been seen: before that a vote may still
+        change it.
+        """
         latest = (self._parameters[self._epoch] if self._parameters
                   else await self._consensus.parameters())
-        epoch = latest.epoch_at(now)
-        # Sessions of this many earlier epochs can still be alive.
+        block_time = max(block_time, tip(self.store.read()).timestamp)
+        certain = latest.epoch_at(block_time)
+        epoch = max(latest.epoch_at(self.clock.now()), certain)
         alive = -(-latest.lifetime // latest.epoch) + 1
         known = {}
         for wanted in range(epoch - alive, epoch + 1):
-            found = self._parameters.get(wanted)
+            found = self._parameters.get(wanted) if wanted <= certain else None
             known[wanted] = found or await self._consensus.parameters(wanted)
         self._parameters, self._epoch = known, epoch
 
@@ -320,6 +333,9 @@ class Engine:
         while True:
             try:
                 async for batch in self._events.follow(block):
+                    if self._parameters[self._epoch].epoch_at(
+                            batch.block.timestamp) not in self._parameters:
+                        await self._read_parameters(batch.block.timestamp)
                     self._take_batch(batch.events, batch.block)
                     block = batch.block.number
             except ChainError as error:

@@ -101,10 +101,14 @@ class IntermediaryAgent:
 
     async def _fill_vault(self) -> None:
         ledger, token = self.access.contracts.ledger, self.access.contracts.token
-        missing = self._vault - await ledger.vault(self.account)
-        if missing > 0:
-            await token.approve(self.sender, ledger.address, missing)
-            await ledger.deposit_vault(self.sender, missing)
+        missing = self._vault - int(await ledger.vault(self.account))
+        # After a restart most of it may be in channels, and nothing is left to add.
+        amount = min(missing, int(await token.balance_of(self.account)))
+        if amount > 0:
+            await token.approve(self.sender, ledger.address, amount)
+            await ledger.deposit_vault(self.sender, amount)
+        if amount < missing:
+            self._log.info("the vault is not filled up", missing=missing - amount)
 
     async def stop_serving(self) -> None:
         """End all circuits and stop listening."""
