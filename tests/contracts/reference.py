@@ -119,6 +119,9 @@ class Model:
         secret: bytes,
         now: int,
     ) -> bool:
+        if channel.state is State.CLOSING and channel.terms == terms:
+            # The same session again: only the proof counts.
+            return self.reveal(terms, k, now)
         if not self._claimable(group, channel, now):
             return False
         self.reveal(terms, k, now)

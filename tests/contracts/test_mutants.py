@@ -269,6 +269,20 @@ MUTANTS = (
         "return len(path) == 0 and node == hc0", "return node == hc0", "registry",
     ),
     Mutant(
+        "a copied claim fails the claim",
+        LEDGER,
+        "if channel_groups._sessions[claim.cid] == terms_hash:",
+        "if False:",
+        "authorisation",
+    ),
+    Mutant(
+        "a repeated claim proves nothing",
+        LEDGER,
+        "terms_hash, claim.k, claim.hc, claim.path, False)",
+        "terms_hash, 0, claim.hc, claim.path, False)",
+        "authorisation",
+    ),
+    Mutant(
         "terms not bounded", PREIMAGES, "and terms.t_exp <= _TIME_LIMIT", "", "sessions"
     ),
     Mutant(
