@@ -105,6 +105,12 @@ def on_reply(records: Records, user: EndUser, group: int, reply: CashOutReply) -
         group, pending.channels, pending.total, reply.signature))]
 
 
+def abandon(records: Records, group: int) -> Outbox:
+    """Wait for the intermediary's signature no longer; the group can be cashed out again."""
+    records.delete(Table.META, _conversation(group))
+    return [Done(_conversation(group))]
+
+
 def on_group_closed(records: Records, event: GroupClosed) -> Outbox:
     """The channels of the bitmap are paid out."""
     group = find_group(records, event.group)

@@ -39,7 +39,7 @@ from .messages import (
 )
 from .moment import Moment, advance, tip
 from .outbox import Done, Note, Outbox, Submit
-from .records import Records, Table, key248
+from .records import Records, key248
 from .sessions import Deadline, due, set_deadline, subject_of
 from .wallet import Claiming, EndUser, Establishing, Idle, Paying, Posted, Settled, Voiding, Wallet
 
@@ -159,7 +159,6 @@ class EndUserMachine:
         if kind == b"establish":
             return done + self.post_claim(records, int.from_bytes(key, "big"))
         if kind == b"cash-out":
-            records.delete(Table.META, conversation)
             return done + self._claim_shown(records, int.from_bytes(key, "big"))
         return done
 
@@ -266,7 +265,7 @@ class EndUserMachine:
     def _claim_shown(self, records: Records, group: int) -> Outbox:
         """Wallets that were shown for a cooperative close which has not come about."""
         found = establish.find_group(records, group)
-        outbox: Outbox = []
+        outbox = cash_out.abandon(records, group)
         for index in range(found.count if found else 0):
             cid = channel_id(group, index)
             if isinstance(wallets.get(records, cid), wallets.CashingOut):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
-from monetor_chain.statements import Role, keccak256
+from monetor_chain.statements import Role, channel_id, keccak256
 
 from ..crypto.errors import CryptoError
 from . import answering, cash_out, establish, nano_close, nano_establish, nano_setup, pay
@@ -265,6 +265,11 @@ class IntermediaryMachine:
             return
         cash_out.mark_gone(records, group.group, event.channels)
         pay.count_window(records, group.dispute_window, -event.channels.bit_count())
+        for index in range(group.count):
+            if event.channels >> index & 1:
+                # Nothing is left to resolve of a claim that the close has overtaken.
+                records.delete(Table.CHANNEL,
+                               b"posted:" + key248(channel_id(group.group, index)))
 
     # --- Time
 

@@ -615,3 +615,36 @@ def test_a_cash_out_that_does_not_come_about_is_claimed(world: World) -> None:
     world.fault = lambda parcel: (parcel,)
     world.travel(world.now + DEMO.dispute_window + 12 * MU)
     assert world.wealth(world.c) == before + 2 * CLIENT_DEPOSIT
+
+
+def test_a_group_can_be_cashed_out_after_an_attempt_without_answer(world: World) -> None:
+    """One channel was in a session when the intermediary fell silent over the others."""
+    first, second = world.c.cids()
+    terms_hash = world.session(2, second)
+    group = first >> 8
+    world.act(world.c, lambda records, moment: world.c.machine.cash_out(records, group))
+    world.wire.clear()
+    world.act(world.c, lambda records, moment: world.c.machine.give_up(
+        records, moment, b"cash-out:" + group.to_bytes(31, "big")))
+    world.run()
+    world.close(terms_hash)
+    world.cash_out(world.c, group)
+    world.travel(world.now + DEMO.dispute_window + 4 * MU, tick=MU)
+    assert world.c.wallet(first).amount == CLIENT_DEPOSIT
+    assert world.c.wallet(second).amount == CLIENT_DEPOSIT - 200
+
+
+def test_a_claim_that_a_close_overtakes_is_not_resolved_again(world: World) -> None:
+    first, _ = world.c.cids()
+    claim = wallets.claim(world.c.records, world.c.wallet(first))
+    group = first >> 8
+    world.act(world.c, lambda records, moment: world.c.machine.cash_out(records, group))
+    world.fault = lambda parcel: () if parcel.kind == "submit" else (parcel,)
+    world.run()
+    close = next(iter(world.c.submissions.values()))
+    world.c.submissions.clear()
+    assert world.transact(world.c, claim)
+    assert world.transact(world.c, close.call)
+    world.fault = lambda parcel: (parcel,)
+    world.travel(world.now + DEMO.dispute_window + 4 * MU, tick=MU)
+    assert not world.i.reverted and world.conserved()
