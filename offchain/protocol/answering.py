@@ -169,8 +169,13 @@ def accept_secret(records: Records, secret: bytes, lock: int, name: str) -> Outb
 
 
 def learn_secret(records: Records, secret: bytes) -> Outbox:
-    """Take a secret that became known otherwise (from the ledger), and refute what it refutes."""
+    """Take a secret that became known otherwise (from the ledger), and refute what it refutes.
+
+    Once: whoever repeats a secret must not make the intermediary pay for another transaction.
+    """
     lock = lock_of(secret)
+    if lock_state(records, lock).revoked:
+        return []
     _put(records, lock, replace(lock_state(records, lock), secret=secret))
     return [refute(one.cid, secret) for _, one in records.scan(
         Table.CHANNEL, _posted_key(lock), _posted_key(lock, b"\xff" * 32))]

@@ -491,19 +491,22 @@ def answer_payer_reveal(records: Records, me: Intermediary, moment: Moment, mess
     if joined.state != JOINED:
         raise Refused(RefusalCode.STATE, "the payer's leg is finished")
     refuting = _take_payer_secret(records, message.wsk, joined.leg.wpk)
-    if refuting:
+    if refuting is not None:
         return Answer(None, refuting)
     _move(records, joined, DONE)
     return Answer(WalletTokenReply(me.issuer.blind_sign(
         joined.leg.d_pt, tag=tag(TokenKind.PAYMENT, Role.CLIENT, me.ctx))))
 
 
-def _take_payer_secret(records: Records, secret: bytes, lock: int) -> Outbox:
-    """wsk_C can come from payer, payee or ledger; the first time revokes, later ones agree."""
+def _take_payer_secret(records: Records, secret: bytes, lock: int) -> Outbox | None:
+    """wsk_C can come from payer, payee or ledger; the first time revokes, later ones agree.
+
+    As `accept_secret` otherwise: an outbox, and no answer, if the lock is on the ledger.
+    """
     state = answering.lock_state(records, lock)
     if state.revoked and not state.posted and lock_of(secret) == lock:
-        return []
-    return answering.accept_secret(records, secret, lock, "wpk_C") or []
+        return None
+    return answering.accept_secret(records, secret, lock, "wpk_C")
 
 
 def answer_payee_claim(records: Records, me: Intermediary, moment: Moment, message: PayeeClaim
@@ -513,7 +516,7 @@ def answer_payee_claim(records: Records, me: Intermediary, moment: Moment, messa
     if joined.state != JOINED:
         raise Refused(RefusalCode.STATE, "the payee's leg is finished")
     refuting = _take_payer_secret(records, message.wsk_c, joined.leg.wpk_c)
-    if refuting:
+    if refuting is not None:
         return Answer(None, refuting)
     _move(records, joined, CLAIMED)
     return Answer(RefundTokenReply(me.issuer.blind_sign(

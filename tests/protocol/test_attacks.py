@@ -121,3 +121,35 @@ def test_a_lost_secret_is_told_again(world: World) -> None:
     world.travel(world.now + 2 * MU)
     assert world.e.balance(to) == received + 3_000
     assert world.c.balance(cid) == balance - 3_000 - PAY_FEE
+
+
+def test_repeating_a_secret_costs_the_intermediary_no_second_transaction(world: World) -> None:
+    """Each repetition of a refuted secret was once a transaction that reverts."""
+    cid = world.c.cids()[0]
+    old = wallets.claim(world.c.records, world.c.wallet(cid))
+    world.start_setup(cid)
+    reveal = world.stop_before(m.NanoSetupReveal, world.c)
+    assert world.transact(world.c, old)
+    for _ in range(3):
+        assert refused(world.ask(reveal)) is RefusalCode.LOCK
+        world.run()
+    assert world.stage.ledger.functions.channel(cid).call()[0] == 6
+    assert not world.i.reverted
+
+
+def test_a_payment_out_of_a_posted_wallet_is_never_answered(world: World) -> None:
+    """Also when the secret was known before: the claim of a wallet on the ledger may stand."""
+    cid, to = world.c.cids()[0], world.e.cids()[0]
+    idle = world.c.wallet(cid)
+    old = wallets.claim(world.c.records, idle)
+    lock = world.invoice(3_000, cid, to)
+    world.fault = lambda parcel: (
+        () if parcel.kind == "tell" and parcel.item.pcmd == m.PayVerified.PCMD else (parcel,))
+    world.run()
+    world.retry()
+    assert world.transact(world.c, old)
+    payee = world.e.wallet(to).idle
+    for _ in range(2):
+        assert refused(world.ask(m.PayerReveal(idle.nonce, idle.wsk))) is RefusalCode.LOCK
+        assert refused(world.ask(m.PayeeClaim(payee.nonce, idle.wsk))) is RefusalCode.LOCK
+    assert lock == idle.wpk
