@@ -71,8 +71,11 @@ def run(
     if url is None and not settle:
         raise UsageProblem("nothing to do: give a URL, or --settle")
     from offchain.agents.client import ClientAgent
+    from offchain.agents.download import Target
     from offchain.agents.place import AgentPlace
 
+    if url is not None:
+        Target.of(url)
     from .logs import to_standard_error
 
     to_standard_error(verbose=verbose)

@@ -18,7 +18,7 @@ from typing import Literal
 
 from monetor_chain.parameters import DEMO
 
-from ..agents.download import Download, DownloadError
+from ..agents.download import Download, DownloadError, Target
 from ..agents.relay import RelayAgent
 from ..protocol.wallet import Idle
 from . import disputes
@@ -60,10 +60,13 @@ class DemoFailed(Exception):
 
 
 async def run_demo(options: DemoOptions) -> Statement:
-    """Run the demo; `DemoFailed` if the file or a unit is missing."""
+    """Run the demo; `DemoFailed` if the file or a unit is missing, `DownloadError` if the URL can
+    lead to no file."""
     if options.dispute is not None and options.dispute not in disputes.DISPUTES:
         raise DemoFailed(f"there is no dispute {options.dispute!r}; the disputes are "
                          + ", ".join(sorted(disputes.DISPUTES)))
+    if options.url is not None:
+        Target.of(options.url)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="monetor-demo-"))
     parameters = replace(DEMO, cells_per_payment=options.cells_per_payment)
     parameters.check()
