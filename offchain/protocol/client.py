@@ -129,7 +129,11 @@ class Client(EndUserMachine):
     def on_message(self, records: Records, moment: Moment, session: bytes, pcmd: int,
                    payload: bytes) -> Outbox:
         """A message from a relay, the guard, or the other side of a hidden payment."""
-        message = unpack(pcmd, payload)
+        outbox = self._on_message(records, moment, session, unpack(pcmd, payload))
+        return outbox + self._answer_notices(records)
+
+    def _on_message(self, records: Records, moment: Moment, session: bytes, message: Any
+                    ) -> Outbox:
         match message:
             case NanoAccepted() if message.terms_hash == session:
                 return nano_establish.on_accepted(records, message)

@@ -41,7 +41,18 @@ from .moment import Moment, advance, tip
 from .outbox import Done, Note, Outbox, Submit
 from .records import Records, key248
 from .sessions import Deadline, due, set_deadline, subject_of
-from .wallet import Claiming, EndUser, Establishing, Idle, Paying, Posted, Settled, Voiding, Wallet
+from .wallet import (
+    Claiming,
+    CloseNotice,
+    EndUser,
+    Establishing,
+    Idle,
+    Paying,
+    Posted,
+    Settled,
+    Voiding,
+    Wallet,
+)
 
 OPENING_MARGINS = 4
 """After this many safety margins, an intermediary that agreed to a group does not open it."""
@@ -120,11 +131,13 @@ class EndUserMachine:
         """
         message = unpack(pcmd, payload)
         if isinstance(message, Refusal):
-            return self.on_refusal(records, moment, conversation, message)
+            return (self.on_refusal(records, moment, conversation, message)
+                    + self._answer_notices(records))
         try:
-            return self._on_reply(records, moment, conversation, message)
+            outbox = self._on_reply(records, moment, conversation, message)
         except CryptoError as error:
             raise ProtocolError(f"{type(message).__name__}: {error}") from error
+        return outbox + self._answer_notices(records)
 
     def _on_reply(self, records: Records, moment: Moment, conversation: bytes, message: Any
                   ) -> Outbox:
@@ -205,9 +218,22 @@ class EndUserMachine:
         latest = event.deadline - 2 * moment.parameters.safety_margin
         if (isinstance(wallets.get(records, event.cid), Paying | Voiding)
                 and moment.now < latest):
+            wallets.put_notice(records, event.cid, CloseNotice(latest))
             set_deadline(records, latest, Duty.ANSWER, subject_of(event.cid))
             return []
         return self.post_claim(records, event.cid)
+
+    def _answer_notices(self, records: Records) -> Outbox:
+        """Post what a hidden payment has held up, as soon as it has ended."""
+        outbox: Outbox = []
+        for cid in wallets.noticed(records):
+            if not isinstance(wallets.get(records, cid), Paying | Voiding):
+                outbox += self._answer_notice(records, cid)
+        return outbox
+
+    def _answer_notice(self, records: Records, cid: int) -> Outbox:
+        wallets.put_notice(records, cid, None)
+        return self.post_claim(records, cid)
 
     # --- Time
 
@@ -228,8 +254,8 @@ class EndUserMachine:
                 set_deadline(records, later, Duty.REPOST, deadline.subject)
             case Duty.REPOST if isinstance(wallets.get(records, subject), Claiming):
                 return self.post_claim(records, subject)
-            case Duty.ANSWER:
-                return self.post_claim(records, subject)
+            case Duty.ANSWER if subject in wallets.noticed(records):
+                return self._answer_notice(records, subject)
             case Duty.OPENING:
                 return self._opening_due(records, subject)
             case Duty.SHOWN:

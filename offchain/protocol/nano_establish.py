@@ -107,7 +107,7 @@ def on_offer(records: Records, user: EndUser, moment: Moment, cid: int, message:
         raise ProtocolError("the offered session is too near its expiry")
     if records.get(Table.SESSION, terms_hash) is not None:
         raise ProtocolError("the offered session was offered before")
-    idle = wallets.idle(records, cid)
+    idle = wallets.spendable(records, cid)
     saturated = idle.balance + terms.n * terms.delta_r
     if saturated > relay_cap(group_of(records, cid), user.tax_rate_bp):
         raise ProtocolError("the channel's escrow does not cover the offered session")

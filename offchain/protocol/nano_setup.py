@@ -77,7 +77,7 @@ def start(records: Records, user: EndUser, moment: Moment, cid: int) -> tuple[by
 
     `ProtocolError` when the wallet is busy, or its balance does not cover n payments.
     """
-    idle = wallets.idle(records, cid)
+    idle = wallets.spendable(records, cid)
     # The latest confirmed block decides the epoch, so that the intermediary sees the same one.
     epoch = tip(records).timestamp // moment.parameters.epoch
     parameters = moment.parameters_of(epoch)

@@ -117,7 +117,7 @@ def start_payer(records: Records, user: EndUser, moment: Moment, *, cid: int, am
     Returns the payer's lock, which names the payment, and the outbox: the request, and the
     invoice that tells the payee what to join.
     """
-    idle = wallets.idle(records, cid)
+    idle = wallets.spendable(records, cid)
     fee = moment.parameters.pay_fee
     if not 0 <= amount <= idle.balance - fee:
         raise ProtocolError(f"the wallet holds {idle.balance} units, too few for {amount} and "
@@ -206,7 +206,7 @@ def on_payer_wallet(records: Records, user: EndUser, wpk_c: int, reply: WalletTo
 def on_invoice(records: Records, user: EndUser, moment: Moment, cid: int, invoice: PayInvoice
                ) -> Outbox:
     """Join a hidden payment with the idle wallet of `cid`."""
-    idle = wallets.idle(records, cid)
+    idle = wallets.spendable(records, cid)
     group = group_of(records, cid)
     if idle.balance + invoice.amount > group.deposit + group.fund:
         raise ProtocolError("the payee's channel has no room for the payment")

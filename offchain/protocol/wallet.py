@@ -269,6 +269,44 @@ def idle(records: Records, cid: int) -> Idle:
     return wallet
 
 
+@record
+@dataclass(frozen=True, slots=True)
+class CloseNotice:
+    """The intermediary has asked the ledger for a channel's close; its claim waits for the end of
+    the hidden payment that is under way, and not beyond `deadline` (Unix seconds)."""
+
+    deadline: U64
+
+
+def _notice_key(cid: int) -> bytes:
+    return b"notice:" + key248(cid)
+
+
+def put_notice(records: Records, cid: int, notice: CloseNotice | None) -> None:
+    """Remember that a channel's close was asked for; with None, that it is answered."""
+    if notice is None:
+        records.delete(Table.CHANNEL, _notice_key(cid))
+    else:
+        records.put(Table.CHANNEL, _notice_key(cid), notice)
+
+
+def noticed(records: Records) -> list[int]:
+    """Channels whose close was asked for and not answered yet."""
+    return [int.from_bytes(key.removeprefix(b"notice:"), "big")
+            for key, _ in records.scan(Table.CHANNEL, b"notice:", b"notice;")]
+
+
+def spendable(records: Records, cid: int) -> Idle:
+    """The idle wallet of `cid`; `ProtocolError` if it is busy or about to be closed.
+
+    A wallet that began something new would have to be claimed in its middle.
+    """
+    found = idle(records, cid)
+    if records.get(Table.CHANNEL, _notice_key(cid)) is not None:
+        raise ProtocolError(f"the close of channel {cid:#x} was asked for on the ledger")
+    return found
+
+
 def channel_of(wallet: Wallet) -> int:
     """The channel id of a wallet in any state."""
     match wallet:

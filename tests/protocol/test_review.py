@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a review of the machines found: each test is one way to lose money or a channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from offchain.protocol import ledger as calls, messages as m, nano_establish, pay, wallet as wallets
+from offchain.protocol.errors import ProtocolError
+from tests.protocol.test_pay_rules import AMOUNT, lose
+from tests.protocol.world import MU, PAYEE_DEPOSIT, World
+
+# --- A close that is asked for in the middle of a hidden payment
+
+
+def paying_when_asked_to_close(world: World) -> int:
+    """The payee's channel: it has joined a payment, and its close is asked for on the ledger."""
+    cid = world.e.cids()[0]
+    world.invoice(AMOUNT, world.c.cids()[0], cid)
+    world.run()
+    assert world.transact(world.i, calls.RequestClose(cid))
+    world.run()
+    assert isinstance(world.e.wallet(cid), wallets.Paying)
+    return cid
+
+
+def test_a_deferred_answer_is_given_when_the_payment_ends(world: World) -> None:
+    cid = paying_when_asked_to_close(world)
+    for _ in range(3):
+        world.retry()
+    assert isinstance(world.e.wallet(cid), wallets.Posted)
+    world.settle(cid)
+    assert world.e.wallet(cid).amount == PAYEE_DEPOSIT + AMOUNT
+    assert world.conserved()
+
+
+def test_a_deferred_answer_is_given_when_the_payment_is_void(world: World) -> None:
+    lose(world, m.PayVerified)
+    cid = paying_when_asked_to_close(world)
+    for _ in range(3):
+        world.retry()
+    t_p = pay.transfer(world.e.records, world.e.wallet(cid).wpk_c).t_p
+    world.travel(t_p + 2 * MU)
+    assert isinstance(world.e.wallet(cid), wallets.Posted)
+    world.settle(cid)
+    assert world.e.wallet(cid).amount == PAYEE_DEPOSIT
+
+
+def test_a_channel_that_is_to_be_closed_starts_nothing(world: World) -> None:
+    """A session or payment begun now would be cut off by the answer that is due."""
+    c, e, r = (node.cids()[0] for node in (world.c, world.e, world.r))
+    t_p = world.deadline()
+    offer = m.NanoOffer(_terms(world, world.setup(world.c.cids()[1])), world.key_hash)
+    for node, cid in ((world.c, c), (world.e, e), (world.r, r)):
+        wallets.put_notice(node.records, cid, wallets.CloseNotice(world.now + 100))
+    invoice = m.PayInvoice(AMOUNT, 1, t_p, 1)
+    moment = world.moment()
+    with pytest.raises(ProtocolError, match="close"):
+        world.c.machine.nano_setup(world.c.records.copy(), moment, c)
+    with pytest.raises(ProtocolError, match="close"):
+        world.c.machine.pay(world.c.records.copy(), moment, cid=c, amount=AMOUNT, t_p=t_p)
+    with pytest.raises(ProtocolError, match="close"):
+        world.e.machine.receive(world.e.records.copy(), moment, e, invoice)
+    with pytest.raises(ProtocolError, match="close"):
+        nano_establish.on_offer(world.r.records.copy(), world.r.machine.user, moment, r, offer)
+
+
+def _terms(world: World, terms_hash: bytes) -> Any:
+    return world.c.records.get(wallets.Table.SESSION, terms_hash).session.terms
