@@ -73,8 +73,12 @@ class ChainAccess:
     async def open(cls, place: AgentPlace) -> ChainAccess:
         """Connect; `ChainError` if the chain or the deployment is not there."""
         chain = await Chain.connect(place.chain_url)
-        deployment = await attach(chain, place.deployments)
-        return cls(chain, deployment, bind(chain, deployment))
+        try:
+            deployment = await attach(chain, place.deployments)
+            return cls(chain, deployment, bind(chain, deployment))
+        except BaseException:
+            await chain.close()
+            raise
 
     def ctx(self, key_hash: bytes) -> bytes:
         """The context of (chain, ledger, intermediary's key)."""

@@ -20,6 +20,7 @@ class FileServer:
         self.sha256 = hashlib.sha256(self.body).hexdigest()
         self.per_second = per_second
         self.stop_after = stop_after
+        self.status = 200
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -38,7 +39,7 @@ class FileServer:
         return f"http://127.0.0.1:{self._server.server_port}/file"
 
     def serve(self, request):
-        request.send_response(200)
+        request.send_response(self.status)
         request.send_header("Content-Length", str(len(self.body)))
         request.end_headers()
         for start in range(0, len(self.body), PIECE):
