@@ -96,13 +96,14 @@ class Client(EndUserMachine):
         wpk_c, outbox = pay.start_payer(records, self.user, moment, cid=cid, amount=amount, t_p=t_p)
         set_deadline(records, t_p - 2 * moment.parameters.safety_margin, Duty.PAY,
                      pay.session_key(wpk_c))
-        return wpk_c, outbox
+        return wpk_c, self._telling(records, moment, wpk_c, outbox)
 
     def receive(self, records: Records, moment: Moment, cid: int, invoice: PayInvoice) -> Outbox:
         """Join a hidden payment as its payee."""
         outbox = pay.on_invoice(records, self.user, moment, cid, invoice)
-        set_deadline(records, invoice.t_p - moment.parameters.safety_margin, Duty.PAY,
-                     pay.session_key(invoice.wpk_c))
+        if outbox:
+            set_deadline(records, invoice.t_p - moment.parameters.safety_margin, Duty.PAY,
+                         pay.session_key(invoice.wpk_c))
         return outbox
 
     # --- Guard channel
@@ -178,7 +179,8 @@ class Client(EndUserMachine):
                 return self._telling(records, moment, wpk_c, pay.on_payer_refund(
                     records, self.user, moment, wpk_c, message))
             case RefundTokenReply():
-                return pay.on_payee_refund(records, self.user, moment, wpk_c, message)
+                return self._telling(records, moment, wpk_c, pay.on_payee_refund(
+                    records, self.user, moment, wpk_c, message))
             case WalletTokenReply() if payer:
                 return pay.on_payer_wallet(records, self.user, wpk_c, message)
             case WalletTokenReply():
@@ -197,7 +199,7 @@ class Client(EndUserMachine):
         if not isinstance(current, pay.Transfer):
             return []
         return self._telling(records, moment, current.wpk_c,
-                             pay.tell_secret(records, moment, current.wpk_c))
+                             pay.tell_again(records, moment, current.wpk_c))
 
     def on_refusal(self, records: Records, moment: Moment, conversation: bytes, refusal: Refusal
                    ) -> Outbox:

@@ -132,12 +132,11 @@ def start_payer(records: Records, user: EndUser, moment: Moment, *, cid: int, am
         pay_fee=fee, wpk_new=lock_of(wsk), nonce_new=nonce, payment_deadline=t_p)
     new = Next(cid, nonce, wsk, idle.balance - amount - fee, hidden.t_rt, hidden.t_pt)
     wallets.put(records, cid, Paying(idle, new, NO_TOKEN, idle.wpk, t_p, _UNKNOWN))
-    records.put(Table.PAYMENT, _key(idle.wpk), Transfer(
-        cid, True, amount, s, t_p, idle.wpk, hidden.t))
+    current = Transfer(cid, True, amount, s, t_p, idle.wpk, hidden.t)
+    records.put(Table.PAYMENT, _key(idle.wpk), current)
     request = PayerRequest(idle.nonce, idle.wpk, t_p, statement.sigma, statement.k, statement.v,
                            statement.d_rt, statement.d_pt, proof)
-    return idle.wpk, [Request(conversation(idle.wpk), *pack(request)),
-                      Tell(session_key(idle.wpk), *pack(PayInvoice(amount, s, t_p, idle.wpk)))]
+    return idle.wpk, [Request(conversation(idle.wpk), *pack(request)), _invoice(current)]
 
 
 def on_payer_refund(records: Records, user: EndUser, moment: Moment, wpk_c: int,
@@ -174,11 +173,37 @@ def _reveal_when_agreed(records: Records, moment: Moment, wpk_c: int) -> Outbox:
     ]
 
 
+def tell_again(records: Records, moment: Moment, wpk_c: int) -> Outbox:
+    """What the other side has to know and may not have heard: the invoice, "crt verified", wsk_C.
+
+    A word to a peer is lost with its circuit or with a process; each is said again while it can
+    still move the payment on.
+    """
+    current = transfer(records, wpk_c)
+    wallet = wallets.get(records, current.cid)
+    if current.secret != _UNKNOWN:
+        return tell_secret(records, moment, wpk_c)
+    if (not isinstance(wallet, Paying) or wallet.wsk_c != _UNKNOWN
+            or moment.now >= current.t_p - 2 * moment.parameters.safety_margin):
+        return []
+    if current.payer and wallet.conditional == NO_TOKEN:
+        return [_invoice(current)]
+    if not current.payer and wallet.conditional != NO_TOKEN:
+        return [Tell(session_key(wpk_c), *pack(PayVerified(wpk_c)))]
+    # The payer waits for the payee's word, or the payee for the intermediary's.
+    return []
+
+
+def _invoice(current: Transfer) -> Tell:
+    return Tell(session_key(current.wpk_c), *pack(PayInvoice(
+        current.amount, current.s, current.t_p, current.wpk_c)))
+
+
 def tell_secret(records: Records, moment: Moment, wpk_c: int) -> Outbox:
     """Tell the payee wsk_C, while it can still make use of it.
 
-    A word to a peer is lost with its circuit or with this process, and the intermediary, which
-    hears the secret too, would keep the amount: so it is said again until T_p − μ.
+    Were it lost, the intermediary, which hears the secret too, would keep the amount: so it is
+    said again until T_p − μ.
     """
     current = transfer(records, wpk_c)
     if (current.secret == _UNKNOWN
@@ -205,7 +230,12 @@ def on_payer_wallet(records: Records, user: EndUser, wpk_c: int, reply: WalletTo
 
 def on_invoice(records: Records, user: EndUser, moment: Moment, cid: int, invoice: PayInvoice
                ) -> Outbox:
-    """Join a hidden payment with the idle wallet of `cid`."""
+    """Join a hidden payment with the idle wallet of `cid`; an invoice said again changes nothing.
+    """
+    known = records.get(Table.PAYMENT, _key(invoice.wpk_c))
+    if isinstance(known, Transfer) and not known.payer and (
+            known.amount, known.s, known.t_p) == (invoice.amount, invoice.s, invoice.t_p):
+        return []
     idle = wallets.spendable(records, cid)
     group = group_of(records, cid)
     if idle.balance + invoice.amount > group.deposit + group.fund:
@@ -214,7 +244,7 @@ def on_invoice(records: Records, user: EndUser, moment: Moment, cid: int, invoic
         raise ProtocolError("the payment's deadline is too near")
     if idle.wpk == invoice.wpk_c:
         raise ProtocolError("a wallet cannot pay itself")
-    if records.get(Table.PAYMENT, _key(invoice.wpk_c)) is not None:
+    if known is not None:
         raise ProtocolError("a payment with this lock is known here already")
     nonce, wsk = wallets.fresh_nonce(), wallets.fresh_secret()
     statement, proof, hidden = prove_pay_payee(

@@ -265,7 +265,7 @@ def test_an_invoice_does_not_overwrite_a_payment_that_is_under_way(world: World)
     with pytest.raises(ProtocolError, match="known"):
         world.e.machine.receive(
             world.e.records.copy(), world.moment(), world.e.cids()[1],
-            m.PayInvoice(AMOUNT, transfer.s, transfer.t_p, payer.wpk))
+            m.PayInvoice(AMOUNT + 1, transfer.s, transfer.t_p, payer.wpk))
 
 
 # --- Conditional token, secrets, void

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from offchain.protocol import ledger as calls, messages as m, nano_establish, pay, wallet as wallets
 from offchain.protocol.errors import ProtocolError
 from tests.protocol.test_pay_rules import AMOUNT, lose
-from tests.protocol.world import MU, PAYEE_DEPOSIT, World
+from tests.protocol.world import CLIENT_DEPOSIT, MU, PAY_FEE, PAYEE_DEPOSIT, World
 
 # --- A close that is asked for in the middle of a hidden payment
 
@@ -69,3 +70,67 @@ def test_a_channel_that_is_to_be_closed_starts_nothing(world: World) -> None:
 
 def _terms(world: World, terms_hash: bytes) -> Any:
     return world.c.records.get(wallets.Table.SESSION, terms_hash).session.terms
+
+
+# --- Words between payer and payee
+
+
+def lose_first(world: World, kind: type[Any]) -> list[Any]:
+    """The first word of this kind gets lost, as with a circuit; returns what was lost."""
+    lost: list[Any] = []
+
+    def fault(parcel: Any) -> tuple[Any, ...]:
+        if parcel.kind == "tell" and parcel.item.pcmd == kind.PCMD and not lost:
+            lost.append(parcel)
+            return ()
+        return (parcel,)
+
+    world.fault = fault
+    return lost
+
+
+@pytest.mark.parametrize("kind", [m.PayInvoice, m.PayVerified, m.PaySecret])
+def test_a_word_that_is_lost_is_said_again(world: World, kind: type[Any]) -> None:
+    c, e = world.c.cids()[0], world.e.cids()[0]
+    lost = lose_first(world, kind)
+    world.transfer(AMOUNT)
+    world.travel(world.now + MU)
+    assert len(lost) == 1
+    assert world.c.balance(c) == CLIENT_DEPOSIT - AMOUNT - PAY_FEE
+    assert world.e.balance(e) == PAYEE_DEPOSIT + AMOUNT
+
+
+def test_words_end_with_the_time_in_which_they_help(world: World) -> None:
+    lose(world, m.PayVerified, m.PaySecret)
+    tried: list[tuple[int, int]] = []
+    swallow = world.fault
+
+    def fault(parcel: Any) -> Any:
+        if parcel.kind == "tell":
+            tried.append((parcel.item.pcmd, world.now))
+        return swallow(parcel)
+
+    world.fault = fault
+    world.transfer(AMOUNT)
+    t_p = pay.transfer(world.e.records, world.e.wallet(world.e.cids()[0]).wpk_c).t_p
+    world.travel(t_p + MU)
+    said = [at for pcmd, at in tried if pcmd == m.PayVerified.PCMD]
+    assert len(said) > 2 and max(said) < t_p - 2 * MU
+
+
+def test_an_invoice_said_again_changes_nothing(world: World) -> None:
+    c, e = world.c.cids()[0], world.e.cids()[0]
+    lock = world.invoice(AMOUNT, c, e)
+    invoice = next(m.unpack(one.item.pcmd, one.item.payload)
+                   for one in world.wire if one.kind == "tell")
+    world.run()
+    before = world.e.wallet(e)
+    for cid in world.e.cids():
+        world.act(world.e, lambda records, moment, cid=cid: world.e.machine.receive(
+            records, moment, cid, invoice))
+    assert world.e.wallet(e) == before
+    assert isinstance(world.e.wallet(world.e.cids()[1]), wallets.Idle)
+    other = replace(invoice, amount=AMOUNT + 1)
+    with pytest.raises(ProtocolError, match="known"):
+        world.e.machine.receive(world.e.records.copy(), world.moment(), world.e.cids()[1], other)
+    assert invoice.wpk_c == lock
