@@ -84,11 +84,16 @@ SPEND = "spend"
 """The step under which a nonce is spent, the same for every protocol that spends one."""
 
 
+def is_spent(records: Records, nonce: int) -> bool:
+    """Whether this nonce was spent into anything."""
+    key = key248(nonce)
+    return (records.get(Table.ANSWER, _answer_key(SPEND, key)) is not None
+            or records.get(Table.NONCE, key) is not None)
+
+
 def require_unspent(records: Records, nonce: int) -> None:
     """`Refused` unless this nonce was never spent: a wallet is spent once, into one thing."""
-    key = key248(nonce)
-    if (records.get(Table.ANSWER, _answer_key(SPEND, key)) is not None
-            or records.get(Table.NONCE, key) is not None):
+    if is_spent(records, nonce):
         raise Refused(RefusalCode.REUSED, "the wallet is spent")
 
 

@@ -209,9 +209,12 @@ class Client(EndUserMachine):
                 and client_session(records, key).phase is ClientPhase.CLOSING):
             # Somebody has proved more payments since the intermediary told the count.
             return nano_close.ask_again(records, key)
-        if (kind == b"pay" and refusal.code is not RefusalCode.NOT_YET
-                and pay.on_refused(records, int.from_bytes(key, "big"), refusal.code)):
-            return [Done(conversation), Note("refused", f"pay: {refusal.code.name.lower()}")]
+        if kind == b"pay" and refusal.code is not RefusalCode.NOT_YET:
+            wpk_c = int.from_bytes(key, "big")
+            done: Outbox = [Done(conversation), Note("refused", f"pay: {refusal.code.name.lower()}")]
+            if pay.on_refused(records, wpk_c, refusal.code):
+                return done
+            return done + self.post_claim(records, pay.transfer(records, wpk_c).cid)
         return super().on_refusal(records, moment, conversation, refusal)
 
     def give_up(self, records: Records, moment: Moment, conversation: bytes, *,
@@ -224,7 +227,10 @@ class Client(EndUserMachine):
                 return nano_setup.on_refused(records, key)
             return [Done(conversation), *self.claim_session(records, key)]
         if kind == b"pay":
-            cid = pay.transfer(records, int.from_bytes(key, "big")).cid
+            wpk_c = int.from_bytes(key, "big")
+            if pay.can_wait(records, wpk_c):
+                return []
+            cid = pay.transfer(records, wpk_c).cid
             return [Done(conversation), *self.post_claim(records, cid)]
         if kind == b"pay-terms":
             return [Done(conversation)]
@@ -300,6 +306,9 @@ class Client(EndUserMachine):
             return []
         if not isinstance(wallet, Paying) or moment.now < current.t_p - 2 * margin:
             # A deadline of an earlier attempt with the same wallet.
+            return []
+        if pay.can_wait(records, current.wpk_c):
+            set_deadline(records, max(moment.now, current.t_p) + 1, Duty.PAY, deadline.subject)
             return []
         if current.payer or wallet.wsk_c != bytes(32):
             # The payer was not told in time, or the payee's claim is not answered: both enforce

@@ -157,12 +157,16 @@ class EndUserMachine:
 
     def on_refusal(self, records: Records, moment: Moment, conversation: bytes, refusal: Refusal
                    ) -> Outbox:
-        """`NOT_YET` keeps the request outstanding; anything else ends the conversation."""
+        """`NOT_YET` keeps the request outstanding; anything else ends the conversation.
+
+        A wallet that is called spent is claimed: nobody will take it again.
+        """
         if refusal.code is RefusalCode.NOT_YET:
             return []
         return [Note("refused", f"{conversation.partition(b':')[0].decode()}: "
                                 f"{refusal.code.name.lower()}"),
-                *self.give_up(records, moment, conversation, refused=True)]
+                *self.give_up(records, moment, conversation,
+                              refused=refusal.code is not RefusalCode.REUSED)]
 
     def give_up(self, records: Records, moment: Moment, conversation: bytes, *,
                 refused: bool = False) -> Outbox:

@@ -339,8 +339,11 @@ def on_refused(records: Records, wpk_c: int, code: RefusalCode) -> bool:
     """Make the wallet idle again if the refused request can have led to nothing; whether it did.
 
     Neither side's secret has left before it holds a new token, so the old refund token stands, and
-    a nonce that the intermediary marked all the same is refused before a secret is asked for.
+    a nonce that the intermediary marked all the same is refused before a secret is asked for. A
+    wallet that it calls spent is of no use any more: its refund token is all that it is worth.
     """
+    if code is RefusalCode.REUSED:
+        return False
     current = transfer(records, wpk_c)
     wallet = wallets.get(records, current.cid)
     never_joined = isinstance(wallet, Voiding) and code is RefusalCode.UNKNOWN
@@ -350,6 +353,16 @@ def on_refused(records: Records, wpk_c: int, code: RefusalCode) -> bool:
         records.delete(Table.PAYMENT, _key(wpk_c))
         return True
     return False
+
+
+def can_wait(records: Records, wpk_c: int) -> bool:
+    """Whether this is a payer without rt'_C before T_p: it has revealed nothing, and as long as
+    its wallet may still be unspent there is no need to lose the channel over a payee that never
+    came or an intermediary that is slow."""
+    current = transfer(records, wpk_c)
+    wallet = wallets.get(records, current.cid)
+    return (current.payer and isinstance(wallet, Paying) and wallet.conditional == NO_TOKEN
+            and tip(records).timestamp <= current.t_p)
 
 
 # --- Intermediary --------------------------------------------------------------------------------
@@ -463,6 +476,7 @@ def _require_leg(records: Records, moment: Moment, nonce: int, wpk: int, t_p: in
     if isinstance(records.get(Table.NONCE, key248(nonce)), JoinedLeg):
         return
     answering.require_live(records, wpk, "wpk")
+    answering.require_unspent(records, nonce)
     if t_p > latest_deadline(records, moment):
         raise Refused(RefusalCode.TERMS, "T_p is later than the locks allow")
     if tip(records).timestamp >= t_p - 2 * moment.parameters.safety_margin:
@@ -491,13 +505,17 @@ def _join(records: Records, me: Intermediary, v: bytes, leg: PendingLeg, *, paye
 
 
 def _mark_both(records: Records, payer: PendingLeg, payee: PendingLeg) -> None:
-    if payer.nonce == payee.nonce or payer.wpk == payee.wpk:
+    if payer.nonce == payee.nonce:
         raise Refused(RefusalCode.REUSED, "both legs show the same wallet")
+    # From here on the fault may be the other leg's: `REUSED` would say that this wallet is dead.
+    if payer.wpk == payee.wpk:
+        raise Refused(RefusalCode.TERMS, "both legs show the same lock")
     if payee.wpk_c != payer.wpk or payee.t_p != payer.t_p:
         raise Refused(RefusalCode.TERMS, "the two legs do not agree on the payer or on T_p")
     for leg in (payer, payee):
         answering.require_live(records, leg.wpk, "wpk")
-        answering.require_unspent(records, leg.nonce)
+        if answering.is_spent(records, leg.nonce):
+            raise Refused(RefusalCode.STATE, "the other leg's wallet is spent")
     for leg, is_payer in ((payer, True), (payee, False)):
         answering.take(records, leg.wpk)
         records.put(Table.NONCE, key248(leg.nonce), JoinedLeg(leg, is_payer, JOINED))

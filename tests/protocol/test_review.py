@@ -3,14 +3,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from offchain.protocol import ledger as calls, messages as m, nano_establish, pay, wallet as wallets
-from offchain.protocol.errors import ProtocolError
-from tests.protocol.test_pay_rules import AMOUNT, lose
+from offchain.protocol import (
+    ledger as calls,
+    messages as m,
+    nano_establish,
+    nano_setup,
+    pay,
+    wallet as wallets,
+)
+from offchain.protocol.errors import ProtocolError, RefusalCode, Refused
+from tests.protocol.test_pay_rules import AMOUNT, legs, lose
+from tests.protocol.test_session_rules import refused
 from tests.protocol.world import CLIENT_DEPOSIT, MU, PAY_FEE, PAYEE_DEPOSIT, World
 
 # --- A close that is asked for in the middle of a hidden payment
@@ -134,3 +143,81 @@ def test_an_invoice_said_again_changes_nothing(world: World) -> None:
     with pytest.raises(ProtocolError, match="known"):
         world.e.machine.receive(world.e.records.copy(), world.moment(), world.e.cids()[1], other)
     assert invoice.wpk_c == lock
+
+
+# --- A payer that holds no new token yet
+
+
+def test_a_payer_whose_payee_never_comes_keeps_its_channel(world: World) -> None:
+    """Nothing was marked and nothing revealed: the wallet is idle again, not on the ledger."""
+    cid = world.c.cids()[0]
+    t_p = world.deadline()
+    world.e.alive = False
+    world.invoice(AMOUNT, cid, world.e.cids()[0])
+    world.run()
+    world.travel(t_p + 4 * MU)
+    assert RefusalCode.TOO_LATE in world.c.refusals
+    assert world.c.balance(cid) == CLIENT_DEPOSIT
+    world.setup(cid)
+    assert isinstance(world.c.wallet(cid), wallets.InSession)
+
+
+def test_a_payer_waits_for_a_silent_intermediary_until_the_deadline(world: World) -> None:
+    cid = world.c.cids()[0]
+    t_p = world.deadline()
+    world.invoice(AMOUNT, cid, world.e.cids()[0])
+    world.i.alive = False
+    world.run()
+    world.travel(t_p)
+    assert isinstance(world.c.wallet(cid), wallets.Paying)
+    world.travel(t_p + MU)
+    assert isinstance(world.c.wallet(cid), wallets.Posted)
+    world.i.alive = True
+    world.settle(cid)
+    assert world.c.wallet(cid).amount == CLIENT_DEPOSIT
+
+
+def refuse(world: World, code: RefusalCode, *kinds: type[Any]) -> None:
+    """From now on the intermediary refuses these requests with `code`."""
+    pcmds = {kind.PCMD for kind in kinds}
+    machine = world.i.machine
+    handle = type(machine).handle
+
+    def refusing(records: Any, moment: Any, pcmd: int, payload: bytes) -> Any:
+        if pcmd in pcmds:
+            raise Refused(code, "no")
+        return handle(machine, records, moment, pcmd, payload)
+
+    machine.handle = refusing
+
+
+@pytest.fixture(autouse=True)
+def honest_again(world: World) -> Iterator[None]:
+    yield
+    world.i.machine.__dict__.pop("handle", None)
+
+
+@pytest.mark.parametrize("what", ["setup", "establish", "pay", "receive"])
+def test_a_wallet_that_is_called_spent_is_claimed(world: World, what: str) -> None:
+    """Nobody will take it again: its refund token is all that it is worth."""
+    refuse(world, RefusalCode.REUSED, {
+        "setup": m.NanoSetupRequest, "establish": m.NanoEstablishRequest,
+        "pay": m.PayerRequest, "receive": m.PayeeRequest}[what])
+    if what in ("setup", "establish"):
+        world.establish(world.setup()) if what == "establish" else world.setup()
+    else:
+        world.invoice(AMOUNT, world.c.cids()[0], world.e.cids()[0])
+        world.run()
+    node = {"setup": world.c, "establish": world.r, "pay": world.c, "receive": world.e}[what]
+    (cid,) = (one for one in node.cids() if not isinstance(node.wallet(one), wallets.Idle))
+    assert isinstance(node.wallet(cid), wallets.Posted)
+
+
+def test_a_spent_wallet_of_the_other_side_is_not_held_against_the_payer(world: World) -> None:
+    """A payee that joins with a spent wallet must not force the payer's channel to the ledger."""
+    payer, payee = legs(world)
+    assert refused(world.ask(payee)) is RefusalCode.NOT_YET
+    world.i.records.put(wallets.Table.NONCE, payee.nonce.to_bytes(31, "big"),
+                        nano_setup.NonceUse(bytes(32)))
+    assert refused(world.ask(payer)) is RefusalCode.STATE
+    assert refused(world.ask(payee)) is RefusalCode.REUSED
