@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from monetor_chain.statements import lock_of
+
 from ..crypto.ecdsa import address_of
 from . import guard, nano_close, nano_establish, nano_pay, nano_setup, pay, wallet as wallets
 from .end_user import Duty, EndUserMachine
@@ -140,10 +142,10 @@ class Client(EndUserMachine):
                 return nano_establish.on_accepted(records, message)
             case GuardAccepted() if message.channel == session:
                 return guard.on_accepted(records, message)
-            case PayVerified():
+            case PayVerified() if pay.session_key(message.wpk_c) == session:
                 return self._telling(records, moment, message.wpk_c,
                                      pay.on_verified(records, moment, message.wpk_c))
-            case PaySecret():
+            case PaySecret() if pay.session_key(lock_of(message.wsk)) == session:
                 return pay.on_secret(records, moment, message.wsk)
         raise ProtocolError(f"a {type(message).__name__} is not expected here")
 

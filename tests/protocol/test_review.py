@@ -221,3 +221,20 @@ def test_a_spent_wallet_of_the_other_side_is_not_held_against_the_payer(world: W
                         nano_setup.NonceUse(bytes(32)))
     assert refused(world.ask(payer)) is RefusalCode.STATE
     assert refused(world.ask(payee)) is RefusalCode.REUSED
+
+
+# --- Who may say what
+
+
+def test_words_of_a_payment_count_only_in_its_own_session(world: World) -> None:
+    """Else whoever can talk to the client at all could make it reveal its secret."""
+    lose(world, m.PayVerified)
+    lock = world.transfer(AMOUNT)
+    secret = world.c.wallet(world.c.cids()[0]).idle.wsk
+    for node, word in ((world.c, m.PayVerified(lock)), (world.e, m.PaySecret(secret))):
+        for session in (b"\x99" * 32, pay.session_key(lock + 1)):
+            with pytest.raises(ProtocolError, match="not expected"):
+                node.machine.on_message(node.records.copy(), world.moment(), session,
+                                        *m.pack(word))
+        assert node.machine.on_message(node.records.copy(), world.moment(),
+                                       pay.session_key(lock), *m.pack(word))
