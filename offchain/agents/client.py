@@ -245,15 +245,19 @@ class ClientAgent(EndUserAgent):
         elif self._peer is not None:
             self._peer(item.session, item.pcmd, item.payload)
 
+    async def leave_circuits(self) -> None:
+        """Pay nobody any more, and close every circuit."""
+        await self.engine.tasks.stop(PAYING)
+        for paid in list(self.circuits):
+            await paid.circuit.close()
+
     async def close_sessions(self, timeout: float = 120) -> None:
         """Leave all circuits, then close every session; relays close theirs first.
 
         `TimeoutError` says how many are left: they are closed after their expiry, by this process
         or the next one.
         """
-        await self.engine.tasks.stop(PAYING)
-        for paid in list(self.circuits):
-            await paid.circuit.close()
+        await self.leave_circuits()
         try:
             async with asyncio.timeout(timeout):
                 # A setup that was under way becomes a session that is closed in its turn.

@@ -247,19 +247,29 @@ class EndUserAgent:
                 if isinstance(one, establish.Group)]
 
     async def cash_out(self, timeout: float = 120) -> None:
-        """Close all idle channels cooperatively and wait until the ledger has paid them out."""
-        for group in self.groups():
-            cids = {(group.group << 8) | index for index in range(group.count)}
-            if not any(isinstance(one, Idle) and one.cid in cids for one in self.wallets()):
+        """Close all idle channels cooperatively, those too that become idle meanwhile, and wait
+        until the ledger has paid them out."""
+        def done(records: Records) -> bool:
+            self._cash_out_idle()
+            return not any(isinstance(one, CashingOut | Idle)
+                           for one in wallets.all_wallets(records))
+
+        await self.engine.until(done, timeout, "cooperative close")
+
+    def _cash_out_idle(self) -> None:
+        """Show every group's idle wallets, unless a close of the group is under way."""
+        reading = self.engine.store.read()
+        under_way = {one.key for one in reading.submissions()}
+        idle = {one.cid >> 8 for one in self.wallets() if isinstance(one, Idle)}
+        busy = {wallets.channel_of(one) >> 8 for one in self.wallets()
+                if isinstance(one, CashingOut)}
+        for group in idle - busy:
+            if b"close:" + establish.group_key(group) in under_way:
                 continue
             try:
-                self._cash_out_group(group.group)
+                self._cash_out_group(group)
             except ProtocolError as error:
-                self._log.warning("a group is not cashed out", reason=str(error))
-        await self.engine.until(
-            lambda records: not any(isinstance(one, CashingOut | Idle)
-                                    for one in wallets.all_wallets(records)),
-            timeout, "cooperative close")
+                self._log.info("a group is not cashed out yet", reason=str(error))
 
     def _cash_out_group(self, group: int) -> None:
         self.engine.do(lambda records, moment: self.engine.machine.cash_out(records, group))

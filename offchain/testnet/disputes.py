@@ -130,6 +130,7 @@ async def client_refunds_low(network: Network, url: str, progress: Progress) -> 
     network.say("the client claims its sessions on the ledger with no payment in them")
     for key, _ in _sessions_in(network, ClientPhase.ACTIVE):
         _claim_session(client, key)
+    await client.leave_circuits()
     await asyncio.gather(*(relay.close_sessions() for relay in network.relays.values()))
     await client.close_sessions()
     return Outcome(frozenset({"client"}), download=download,
