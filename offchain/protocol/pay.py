@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, replace
 
-from monetor_chain.statements import GROUP_ORDER, Role, TokenKind, lock_of, tag
+from monetor_chain.statements import GROUP_ORDER, Role, TokenKind, keccak256, lock_of, tag
 
 from ..crypto.errors import CryptoError
 from ..crypto.issuer import unblind
@@ -329,6 +329,8 @@ def void_payee(records: Records, user: EndUser, wpk_c: int) -> Outbox:
     request, proof, blinding = prove_reissue(
         user.issuer, user.ctx, t=current.t, cid=current.cid, balance=wallet.idle.balance,
         wpk_new=lock_of(wsk), nonce_new=nonce, role=user.role)
+    # What the payment comes to, for whoever adds up what was received.
+    records.put(Table.PAYMENT, _key(wpk_c), replace(current, amount=0))
     wallets.put(records, current.cid, Voiding(wallet.idle, Next(
         current.cid, nonce, wsk, wallet.idle.balance, blinding.t_rt, blinding.t_pt)))
     return [Request(conversation(wpk_c), *pack(PayeeVoid(
@@ -380,6 +382,8 @@ class PendingLeg:
     k: G1
     d_rt: G2
     d_pt: G2
+    request: B32
+    """Hash of the request that was verified: no other is answered once the leg is joined."""
 
 
 @record
@@ -437,7 +441,11 @@ def answer_query(records: Records, me: Intermediary, moment: Moment, message: Pa
 def answer_payer(records: Records, me: Intermediary, moment: Moment, message: PayerRequest
                  ) -> Answer:
     """The payer's leg; answered with rt'_C once the payee's leg is there."""
-    _require_leg(records, moment, message.nonce, message.wpk, message.t_p)
+    leg = PendingLeg(message.nonce, message.wpk, message.t_p, message.wpk, message.k,
+                     message.d_rt, message.d_pt, keccak256(pack(message)[1]))
+    if _joined_already(records, leg, payer=True):
+        return _answer_leg(me, leg, payer=True)
+    _require_leg(records, moment, leg)
     statement = PayStatement(sigma=message.sigma, k=message.k, v=message.v, d_rt=message.d_rt,
                              d_pt=message.d_pt)
     try:
@@ -447,15 +455,17 @@ def answer_payer(records: Records, me: Intermediary, moment: Moment, message: Pa
             pay_fee=moment.parameters.pay_fee, payment_deadline=message.t_p)
     except CryptoError as error:
         raise Refused(RefusalCode.PROOF, str(error)) from error
-    leg = PendingLeg(message.nonce, message.wpk, message.t_p, message.wpk, message.k,
-                     message.d_rt, message.d_pt)
     return _join(records, me, message.v, leg, payer=True)
 
 
 def answer_payee(records: Records, me: Intermediary, moment: Moment, message: PayeeRequest
                  ) -> Answer:
     """The payee's leg; answered with crt'_R once the payer's leg is there."""
-    _require_leg(records, moment, message.nonce, message.wpk, message.t_p)
+    leg = PendingLeg(message.nonce, message.wpk, message.t_p, message.wpk_c, message.k,
+                     message.d_rt, message.d_pt, keccak256(pack(message)[1]))
+    if _joined_already(records, leg, payer=False):
+        return _answer_leg(me, leg, payer=False)
+    _require_leg(records, moment, leg)
     statement = PayStatement(sigma=message.sigma, k=message.k, v=message.v, d_rt=message.d_rt,
                              d_pt=message.d_pt)
     try:
@@ -465,38 +475,46 @@ def answer_payee(records: Records, me: Intermediary, moment: Moment, message: Pa
             payment_deadline=message.t_p, wpk_payer=message.wpk_c)
     except CryptoError as error:
         raise Refused(RefusalCode.PROOF, str(error)) from error
-    leg = PendingLeg(message.nonce, message.wpk, message.t_p, message.wpk_c, message.k,
-                     message.d_rt, message.d_pt)
     return _join(records, me, message.v, leg, payer=False)
 
 
-def _require_leg(records: Records, moment: Moment, nonce: int, wpk: int, t_p: int) -> None:
-    if nonce == 0:
+def _joined_already(records: Records, leg: PendingLeg, *, payer: bool) -> bool:
+    """Whether this very leg was verified and joined before; `Refused` if its nonce was spent
+    otherwise. A joined leg is not judged again: what the network charges may have changed since.
+    """
+    joined = records.get(Table.NONCE, key248(leg.nonce))
+    if isinstance(joined, JoinedLeg) and joined.leg == leg and joined.payer is payer:
+        return True
+    if joined is not None:
+        raise Refused(RefusalCode.REUSED, "the wallet is spent")
+    return False
+
+
+def _require_leg(records: Records, moment: Moment, leg: PendingLeg) -> None:
+    if leg.nonce == 0:
         raise Refused(RefusalCode.MALFORMED, "a wallet token has a nonce above 0")
-    if isinstance(records.get(Table.NONCE, key248(nonce)), JoinedLeg):
-        return
-    answering.require_live(records, wpk, "wpk")
-    answering.require_unspent(records, nonce)
-    if t_p > latest_deadline(records, moment):
+    answering.require_live(records, leg.wpk, "wpk")
+    answering.require_unspent(records, leg.nonce)
+    if leg.t_p > latest_deadline(records, moment):
         raise Refused(RefusalCode.TERMS, "T_p is later than the locks allow")
-    if tip(records).timestamp >= t_p - 2 * moment.parameters.safety_margin:
+    if tip(records).timestamp >= leg.t_p - 2 * moment.parameters.safety_margin:
         raise Refused(RefusalCode.TOO_LATE, "T_p is too near")
 
 
 def _join(records: Records, me: Intermediary, v: bytes, leg: PendingLeg, *, payer: bool
           ) -> Answer:
-    joined = records.get(Table.NONCE, key248(leg.nonce))
-    if joined is None:
-        own, other = (b"payer:", b"payee:") if payer else (b"payee:", b"payer:")
-        partner = records.get(Table.CHANNEL, b"pay:" + other + v)
-        if not isinstance(partner, PendingLeg):
-            # Waiting marks nothing: the nonce is spent only when both legs are.
-            records.put(Table.CHANNEL, b"pay:" + own + v, leg)
-            return Answer(None, refusal=RefusalCode.NOT_YET)
-        _mark_both(records, leg if payer else partner, partner if payer else leg)
-        records.delete(Table.CHANNEL, b"pay:" + other + v)
-    elif not isinstance(joined, JoinedLeg) or joined.leg != leg or joined.payer is not payer:
-        raise Refused(RefusalCode.REUSED, "the wallet is spent")
+    own, other = (b"payer:", b"payee:") if payer else (b"payee:", b"payer:")
+    partner = records.get(Table.CHANNEL, b"pay:" + other + v)
+    if not isinstance(partner, PendingLeg):
+        # Waiting marks nothing: the nonce is spent only when both legs are.
+        records.put(Table.CHANNEL, b"pay:" + own + v, leg)
+        return Answer(None, refusal=RefusalCode.NOT_YET)
+    _mark_both(records, leg if payer else partner, partner if payer else leg)
+    records.delete(Table.CHANNEL, b"pay:" + other + v)
+    return _answer_leg(me, leg, payer=payer)
+
+
+def _answer_leg(me: Intermediary, leg: PendingLeg, *, payer: bool) -> Answer:
     if payer:
         new_tag = tag(TokenKind.REFUND, Role.CLIENT, me.ctx)
     else:

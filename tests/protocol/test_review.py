@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from monetor_chain.parameters import DEMO
 from offchain.protocol import (
     ledger as calls,
     messages as m,
@@ -19,7 +20,7 @@ from offchain.protocol import (
 )
 from offchain.protocol.errors import ProtocolError, RefusalCode, Refused
 from tests.protocol.test_pay_rules import AMOUNT, legs, lose
-from tests.protocol.test_session_rules import refused
+from tests.protocol.test_session_rules import answered, refused
 from tests.protocol.world import CLIENT_DEPOSIT, MU, PAY_FEE, PAYEE_DEPOSIT, World
 
 # --- A close that is asked for in the middle of a hidden payment
@@ -238,3 +239,14 @@ def test_words_of_a_payment_count_only_in_its_own_session(world: World) -> None:
                                         *m.pack(word))
         assert node.machine.on_message(node.records.copy(), world.moment(),
                                        pay.session_key(lock), *m.pack(word))
+
+
+def test_a_joined_leg_is_answered_whatever_the_fee_is_by_then(world: World) -> None:
+    """The payer that waited would else be refused, idle, with a wallet that is spent."""
+    payer, payee = legs(world)
+    assert refused(world.ask(payer)) is RefusalCode.NOT_YET
+    answered(world.ask(payee))
+    epoch = DEMO.epoch_at(world.now)
+    world.parameters[epoch] = replace(DEMO, pay_fee=DEMO.pay_fee + 1)
+    answered(world.ask(payer))
+    assert refused(world.ask(replace(payer, d_rt=payer.d_pt))) is RefusalCode.REUSED
