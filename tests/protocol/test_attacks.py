@@ -11,7 +11,6 @@ from offchain.protocol import ledger as calls, messages as m, pay, wallet as wal
 from offchain.protocol.errors import RefusalCode
 from offchain.protocol.records import Table
 from offchain.protocol.sessions import client_session
-from offchain.protocol.wallet import Idle
 from tests.protocol.world import FEE, MU, PAY_FEE, TICK, World
 
 
@@ -33,7 +32,7 @@ def test_terms_revealed_on_the_ledger_before_setup_are_refused(world: World) -> 
     world.transact(world.c, reveal_call(world, terms_hash, DEMO.n))
     world.run()
     assert world.c.refusals == [RefusalCode.REUSED]
-    assert isinstance(world.c.wallet(world.c.cids()[0]), Idle)
+    assert world.i.records.get(Table.SESSION, terms_hash) is None
 
 
 def test_relay_close_reveals_when_the_client_has_claimed_already(world: World) -> None:

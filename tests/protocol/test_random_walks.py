@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from monetor_chain.parameters import DEMO
+from monetor_chain.statements import lock_of
 from offchain.protocol import messages as m, nano_pay, pay, wallet as wallets
 from offchain.protocol.errors import ProtocolError
 from offchain.protocol.records import MemoryRecords, Table
@@ -20,7 +21,7 @@ from offchain.protocol.sessions import ClientPhase, ClientSession, RelayPhase, R
 from offchain.protocol.wallet import Idle
 from tests.protocol.world import DELTA_R, MU, PAY_FEE, PRICE, Node, World
 
-STEPS = 28
+STEPS = 24
 
 
 class Walk:
@@ -48,11 +49,11 @@ class Walk:
         return [cid for cid in node.cids() if isinstance(node.wallet(cid), Idle)]
 
     def play(self) -> None:
-        moves = [self.setup, self.setup, self.offer, self.offer, self.pay, self.pay, self.pay,
-                 self.close_relay, self.close_client, self.transfer, self.wait, self.crash,
-                 self.cash_out]
+        moves = [self.setup, self.offer, self.pay, self.pay, self.close_relay, self.close_client,
+                 self.wait, self.crash, self.cash_out, *[self.life] * 4, *[self.transfer] * 3]
         if self.bad:
-            moves += [self.post, self.post, self.post_and_forget, self.go_back, self.be_silent]
+            moves += [self.post, self.post_and_forget, self.post_and_forget, self.go_back,
+                      self.be_silent]
         for _ in range(STEPS):
             move = self.rng.choice(moves)
             self.moves.append(move.__name__)
@@ -75,6 +76,12 @@ class Walk:
                 self.world.r.records, key))
 
     # --- Moves of everybody
+
+    def life(self) -> None:
+        """A session up to a random point."""
+        stages = [self.setup, self.offer, self.pay, self.close_relay, self.close_client]
+        for stage in stages[:self.rng.randint(2, len(stages))]:
+            stage()
 
     def setup(self) -> None:
         cids = self.idle(self.world.c)
@@ -121,7 +128,7 @@ class Walk:
                 self.world.fault = lambda parcel: (parcel,)
 
     def wait(self) -> None:
-        seconds = self.rng.choice([3, MU, 4 * MU, DEMO.dispute_window, DEMO.lifetime])
+        seconds = self.rng.choice([1, 3, MU, MU, 4 * MU, DEMO.dispute_window, DEMO.lifetime])
         self.world.travel(self.world.now + seconds, tick=MU // 2)
 
     def crash(self) -> None:
@@ -158,6 +165,13 @@ class Walk:
     def be_silent(self) -> None:
         node = self.rng.choice(self.bad)
         node.alive = not node.alive
+        if node.alive:
+            self.world.follow(node)
+        else:
+            self.world.travel(self.world.now + self.rng.choice([1, MU, 5 * MU]), tick=MU // 2)
+            if self.rng.random() < 0.8:
+                node.alive = True
+                self.world.follow(node)
 
     # --- The end
 
@@ -211,8 +225,10 @@ class Walk:
             floor = self.start["C"] - sum(self.sent.values()) * PRICE - self.paid_hidden
             assert end["C"] >= floor, label
         if world.e not in self.bad:
+            claimed = {lock_of(m.unpack(one.pcmd, one.payload).wsk_c) for one in world.log
+                       if one.source == "E" and one.pcmd == m.PayeeClaim.PCMD}
             got = sum(one.amount for _, one in world.e.records.scan(Table.PAYMENT)
-                      if isinstance(one, pay.Transfer) and one.done and not one.payer)
+                      if isinstance(one, pay.Transfer) and one.wpk_c in claimed)
             assert end["E"] >= self.start["E"] + got, label
 
 

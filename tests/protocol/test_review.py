@@ -11,6 +11,7 @@ import pytest
 
 from monetor_chain.parameters import DEMO
 from offchain.protocol import (
+    establish,
     ledger as calls,
     messages as m,
     nano_establish,
@@ -19,9 +20,11 @@ from offchain.protocol import (
     wallet as wallets,
 )
 from offchain.protocol.errors import ProtocolError, RefusalCode, Refused
+from offchain.protocol.outbox import Submit
+from offchain.protocol.records import Table
 from tests.protocol.test_pay_rules import AMOUNT, legs, lose
 from tests.protocol.test_session_rules import answered, refused
-from tests.protocol.world import CLIENT_DEPOSIT, MU, PAY_FEE, PAYEE_DEPOSIT, World
+from tests.protocol.world import CLIENT_DEPOSIT, MU, PAY_FEE, PAYEE_DEPOSIT, PRICE, World
 
 # --- A close that is asked for in the middle of a hidden payment
 
@@ -79,7 +82,7 @@ def test_a_channel_that_is_to_be_closed_starts_nothing(world: World) -> None:
 
 
 def _terms(world: World, terms_hash: bytes) -> Any:
-    return world.c.records.get(wallets.Table.SESSION, terms_hash).session.terms
+    return world.c.records.get(Table.SESSION, terms_hash).session.terms
 
 
 # --- Words between payer and payee
@@ -218,7 +221,7 @@ def test_a_spent_wallet_of_the_other_side_is_not_held_against_the_payer(world: W
     """A payee that joins with a spent wallet must not force the payer's channel to the ledger."""
     payer, payee = legs(world)
     assert refused(world.ask(payee)) is RefusalCode.NOT_YET
-    world.i.records.put(wallets.Table.NONCE, payee.nonce.to_bytes(31, "big"),
+    world.i.records.put(Table.NONCE, payee.nonce.to_bytes(31, "big"),
                         nano_setup.NonceUse(bytes(32)))
     assert refused(world.ask(payer)) is RefusalCode.STATE
     assert refused(world.ask(payee)) is RefusalCode.REUSED
@@ -250,3 +253,87 @@ def test_a_joined_leg_is_answered_whatever_the_fee_is_by_then(world: World) -> N
     world.parameters[epoch] = replace(DEMO, pay_fee=DEMO.pay_fee + 1)
     answered(world.ask(payer))
     assert refused(world.ask(replace(payer, d_rt=payer.d_pt))) is RefusalCode.REUSED
+
+
+def test_a_late_refusal_of_an_earlier_request_ends_nothing(world: World) -> None:
+    """A duplicate of the query comes after the reveal: its refusal must not post a claim."""
+    terms_hash = world.session(3)
+    world.close_relay(terms_hash)
+    cid = world.c.records.get(Table.SESSION, terms_hash).session.cid
+    queries: list[Any] = []
+
+    def fault(parcel: Any) -> tuple[Any, ...]:
+        if parcel.kind == "request" and parcel.item.pcmd == m.ClientCloseQuery.PCMD:
+            queries.append(parcel)
+        elif parcel.kind == "reply" and parcel.item[1] == m.WalletTokenReply.PCMD and queries:
+            world.wire.extend((queries.pop(), parcel))
+            return ()
+        return (parcel,)
+
+    world.fault = fault
+    world.close_client(terms_hash)
+    assert world.c.refusals
+    assert world.c.balance(cid) == CLIENT_DEPOSIT - 3 * PRICE
+
+
+# --- An intermediary that puts off
+
+
+def test_a_payee_that_is_put_off_claims_its_old_wallet(world: World) -> None:
+    lose(world, m.PayVerified)
+    e = world.e.cids()[0]
+    world.transfer(AMOUNT)
+    t_p = pay.transfer(world.e.records, world.e.wallet(e).wpk_c).t_p
+    refuse(world, RefusalCode.NOT_YET, m.PayeeVoid)
+    world.travel(t_p + 3 * MU)
+    assert isinstance(world.e.wallet(e), wallets.Voiding)
+    world.travel(t_p + 5 * MU)
+    assert isinstance(world.e.wallet(e), wallets.Posted)
+    world.settle(e)
+    assert world.e.wallet(e).amount == PAYEE_DEPOSIT
+
+
+def test_a_reveal_cannot_be_put_off(world: World) -> None:
+    """The secret is out: what waits for nothing is answered, or the claim is posted."""
+    cid = world.c.cids()[0]
+    refuse(world, RefusalCode.NOT_YET, m.NanoSetupReveal)
+    world.setup(cid)
+    assert isinstance(world.c.wallet(cid), wallets.Posted)
+
+
+# --- Cash-out and opening
+
+
+def test_a_second_close_of_a_group_is_another_transaction(world: World) -> None:
+    group = world.c.cids()[0] >> 8
+    keys: list[bytes] = []
+
+    def fault(parcel: Any) -> tuple[Any, ...]:
+        if parcel.kind == "submit":
+            keys.append(parcel.item.key)
+            return ()
+        return (parcel,)
+
+    world.fault = fault
+    first, second = (world.c.wallet(cid) for cid in world.c.cids())
+    wallets.put(world.c.records, second.cid, wallets.Spending(second, bytes(32)))
+    world.cash_out(world.c, group)
+    wallets.put(world.c.records, second.cid, second)
+    world.cash_out(world.c, group)
+    assert len(set(keys)) == len(keys) == 2 == len(world.c.submissions)
+    world.fault = lambda parcel: (parcel,)
+    world.restart(world.c)
+    world.run()
+    assert [world.c.wallet(cid).amount for cid in world.c.cids()] == [CLIENT_DEPOSIT] * 2
+
+
+@pytest.mark.parametrize("shorter", [(0, 0), (1, 0), (0, 1)])
+def test_a_group_with_other_windows_is_not_funded(
+        world: World, shorter: tuple[int, int]) -> None:
+    group = replace(world.i.records.get(Table.GROUP, (world.c.cids()[0] >> 8).to_bytes(31, "big")),
+                    phase=establish.GroupPhase.AGREED)
+    records = world.i.records.copy()
+    records.put(Table.GROUP, group.group.to_bytes(31, "big"), group)
+    outbox = world.i.machine.on_ledger(records, world.moment(), calls.Opened(
+        group.group, DEMO.dispute_window - shorter[0], DEMO.close_notice - shorter[1]))
+    assert any(isinstance(one, Submit) for one in outbox) is (shorter == (0, 0))

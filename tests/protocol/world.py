@@ -353,8 +353,9 @@ class World:
             return
         node.heard[conversation] = self.now
         try:
+            asked = node.requests[conversation].pcmd
             self.act(node, lambda records, moment: node.machine.on_reply(
-                records, moment, conversation, pcmd, payload))
+                records, moment, conversation, pcmd, payload, asked))
         except ProtocolError as error:
             node.complaints.append(str(error))
 
