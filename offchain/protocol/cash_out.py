@@ -101,7 +101,9 @@ def on_reply(records: Records, user: EndUser, group: int, reply: CashOutReply) -
     if signer != user.intermediary:
         raise ProtocolError("the cash-out signature is not the intermediary's")
     records.delete(Table.META, _conversation(group))
-    return [Done(_conversation(group)), Submit(b"close:" + key248(group), Close(
+    # A second close of the group, of other channels, must not be taken for the first.
+    purpose = b"close:" + key248(group) + pending.channels.to_bytes(32, "big")
+    return [Done(_conversation(group)), Submit(purpose, Close(
         group, pending.channels, pending.total, reply.signature))]
 
 
