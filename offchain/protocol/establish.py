@@ -298,12 +298,20 @@ def answer_opened(records: Records, me: Intermediary, moment: Moment, message: O
         balance=group.deposit)))
 
 
-def fund_opened(records: Records, event: Opened) -> Outbox:
-    """Init-I: fund a group that E has escrowed as agreed."""
+def fund_opened(records: Records, moment: Moment, event: Opened) -> Outbox:
+    """Init-I: fund a group that E has escrowed as agreed.
+
+    Its windows are pinned for life: other ones than the network's are funded by nobody, and E
+    takes its escrow back.
+    """
     known = find_group(records, event.group)
     if known is None or known.phase is not GroupPhase.AGREED:
         return []
     note_opened(records, event)
+    windows = {(one.dispute_window, one.close_notice)
+               for one in (moment.parameters, *moment.older.values())}
+    if (event.dispute_window, event.close_notice) not in windows:
+        return [Note("not-funded", "the group has other windows than the network")]
     return [Submit(b"fund:" + group_key(event.group), Fund(event.group))]
 
 

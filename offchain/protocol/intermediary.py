@@ -188,7 +188,7 @@ class IntermediaryMachine:
             case Block():
                 advance(records, event.number, event.timestamp)
             case Opened():
-                return establish.fund_opened(records, event)
+                return establish.fund_opened(records, moment, event)
             case Funded():
                 self._on_funded(records, event)
             case Reclaimed():
