@@ -63,8 +63,8 @@ class Conversing(Machine, Protocol):
     """A machine that asks an intermediary."""
 
     def on_reply(self, records: Any, moment: Moment, conversation: bytes, pcmd: int,
-                 payload: bytes) -> Outbox:
-        """Handle a reply."""
+                 payload: bytes, asked: int | None = None) -> Outbox:
+        """Handle a reply; `asked` is the PCMD of the outstanding request."""
 
     def give_up(self, records: Any, moment: Moment, conversation: bytes, *,
                 refused: bool = False) -> Outbox:
@@ -263,9 +263,11 @@ class Engine:
 
     def _take_reply(self, conversation: bytes, pcmd: int, payload: bytes) -> bool:
         """Handle a reply; False if it is invalid, and then nothing has changed."""
+        outstanding = self.store.read().request(conversation)
+        asked = None if outstanding is None else outstanding.pcmd
         try:
             self.do(lambda records, moment: self.machine.on_reply(
-                records, moment, conversation, pcmd, payload))
+                records, moment, conversation, pcmd, payload, asked))
         except ValueError as error:  # `ProtocolError` is one, and so is what a curve refuses
             self._log.warning("the intermediary's reply is refused", error=str(error))
             return False

@@ -9,7 +9,7 @@ from monetor_chain.statements import lock_of
 
 from ..crypto.ecdsa import address_of
 from . import guard, nano_close, nano_establish, nano_pay, nano_setup, pay, wallet as wallets
-from .end_user import Duty, EndUserMachine
+from .end_user import MAY_WAIT, REPOST_MARGINS, VOID_MARGINS, Duty, EndUserMachine
 from .errors import ProtocolError, RefusalCode
 from .ledger import (
     GuardClosed,
@@ -39,7 +39,7 @@ from .moment import Moment, tip
 from .outbox import Done, Note, Outbox, Request, Tell
 from .records import Records, Table
 from .sessions import ClientPhase, ClientSession, Deadline, client_session, set_deadline
-from .wallet import EndUser, Paying, Renewing
+from .wallet import EndUser, Paying, Renewing, Voiding
 
 
 class Client(EndUserMachine):
@@ -211,7 +211,8 @@ class Client(EndUserMachine):
                 and client_session(records, key).phase is ClientPhase.CLOSING):
             # Somebody has proved more payments since the intermediary told the count.
             return nano_close.ask_again(records, key)
-        if kind == b"pay" and refusal.code is not RefusalCode.NOT_YET:
+        waits = refusal.code is RefusalCode.NOT_YET and refusal.about in MAY_WAIT
+        if kind == b"pay" and not waits:
             wpk_c = int.from_bytes(key, "big")
             done: Outbox = [Done(conversation), Note("refused", f"pay: {refusal.code.name.lower()}")]
             if pay.on_refused(records, wpk_c, refusal.code):
@@ -306,6 +307,9 @@ class Client(EndUserMachine):
                 return self.post_claim(records, current.cid)
             set_deadline(records, current.t_p + 2 * margin + 1, Duty.PAY, deadline.subject)
             return []
+        if isinstance(wallet, Voiding) and moment.now > current.t_p + VOID_MARGINS * margin:
+            # The intermediary puts the payee off: it has its old refund token still.
+            return self.post_claim(records, current.cid)
         if not isinstance(wallet, Paying) or moment.now < current.t_p - 2 * margin:
             # A deadline of an earlier attempt with the same wallet.
             return []
@@ -319,4 +323,8 @@ class Client(EndUserMachine):
         if tip(records).timestamp <= current.t_p:
             set_deadline(records, moment.now + 1, Duty.PAY, deadline.subject)
             return []
+        # After a long absence the intermediary gets some time to answer all the same.
+        set_deadline(records, max(current.t_p + VOID_MARGINS * margin,
+                                  moment.now + REPOST_MARGINS * margin) + 1,
+                     Duty.PAY, deadline.subject)
         return pay.void_payee(records, self.user, current.wpk_c)

@@ -31,10 +31,19 @@ from .ledger import (
 )
 from .messages import (
     CashOutReply,
+    ClientCloseQuery,
+    ClientCloseRequest,
     EstablishReply,
     GroupReply,
+    NanoEstablishRequest,
+    NanoSetupRequest,
     OpenedReply,
+    OpenedRequest,
+    PayeeRequest,
+    PayeeVoid,
+    PayerRequest,
     Refusal,
+    RelayCloseRequest,
     unpack,
 )
 from .moment import Moment, advance, tip
@@ -57,8 +66,19 @@ from .wallet import (
 OPENING_MARGINS = 4
 """After this many safety margins, an intermediary that agreed to a group does not open it."""
 
+VOID_MARGINS = 4
+"""This many safety margins after T_p, a payee whose payment came to nothing has its new wallet, or
+claims its old one."""
+
 REPOST_MARGINS = 2
 """After this many safety margins, a claim that is not on the ledger is posted again."""
+
+
+MAY_WAIT = frozenset(one.PCMD for one in (
+    OpenedRequest, NanoSetupRequest, NanoEstablishRequest, RelayCloseRequest, ClientCloseQuery,
+    ClientCloseRequest, PayerRequest, PayeeRequest, PayeeVoid))
+"""PCMDs of the requests that "not yet" answers. The others wait for nothing: an intermediary that
+puts them off for ever is to be treated as one that refuses."""
 
 
 class Duty(IntEnum):
@@ -124,13 +144,16 @@ class EndUserMachine:
     # --- Replies of the intermediary
 
     def on_reply(self, records: Records, moment: Moment, conversation: bytes, pcmd: int,
-                 payload: bytes) -> Outbox:
-        """Handle the reply to a conversation's outstanding request.
+                 payload: bytes, asked: int | None = None) -> Outbox:
+        """Handle the reply to a conversation's outstanding request, whose PCMD is `asked`.
 
-        A reply that does not verify raises `ProtocolError`; the request then stays outstanding.
+        A reply that does not verify raises `ProtocolError`; the request then stays outstanding. A
+        refusal of another request than the outstanding one comes late and means nothing any more.
         """
         message = unpack(pcmd, payload)
         if isinstance(message, Refusal):
+            if asked is not None and message.about != asked & 0xFF:
+                return []
             return (self.on_refusal(records, moment, conversation, message)
                     + self._answer_notices(records))
         try:
@@ -161,7 +184,7 @@ class EndUserMachine:
 
         A wallet that is called spent is claimed: nobody will take it again.
         """
-        if refusal.code is RefusalCode.NOT_YET:
+        if refusal.code is RefusalCode.NOT_YET and refusal.about in MAY_WAIT:
             return []
         return [Note("refused", f"{conversation.partition(b':')[0].decode()}: "
                                 f"{refusal.code.name.lower()}"),

@@ -265,8 +265,12 @@ def test_a_late_refusal_of_an_earlier_request_ends_nothing(world: World) -> None
     def fault(parcel: Any) -> tuple[Any, ...]:
         if parcel.kind == "request" and parcel.item.pcmd == m.ClientCloseQuery.PCMD:
             queries.append(parcel)
-        elif parcel.kind == "reply" and parcel.item[1] == m.WalletTokenReply.PCMD and queries:
-            world.wire.extend((queries.pop(), parcel))
+        elif (parcel.kind == "reply" and parcel.item[1] == m.WalletTokenReply.PCMD
+                and len(queries) == 1):
+            world.wire.extend((queries[0], parcel))
+            # Behind them the refusal would be the last: let it overtake the reply.
+            world.deliver()
+            world.wire.rotate(1)
             return ()
         return (parcel,)
 
