@@ -24,6 +24,8 @@ TOKENS = {"intermediary": 4_000_000, "client": 400_000, "client-guard": 60_000,
 PRICE, DELTA_R, FEE = 100, 86, 5
 N = 128
 COMING_UP = 60
+ANVIL_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
+"""Of the first account that anvil, by its documentation, gives coins to."""
 
 
 class Process:
@@ -96,6 +98,7 @@ class Parties:
         self.folder = folder
         self.speed = speed
         self.endpoint = endpoint
+        self.embedded = endpoint is None
         self.processes = {}
         self.started = []
         self.directory = ""
@@ -103,7 +106,7 @@ class Parties:
 
     # --- starting and ending
 
-    def run(self, name, script, *arguments, network=True, agent=True):
+    def run(self, name, script, *arguments, network=True, agent=True, environment=None):
         count = sum(one.startswith(f"{name}-") for one in os.listdir(self.folder))
         command = [f"scripts/{script}.py", *arguments, "--json"]
         if network:
@@ -113,7 +116,7 @@ class Parties:
             command += ["--folder", str(self.folder / "parties" / name), "--verbose"]
             if script != "run_authority":
                 command += ["--directory", self.directory]
-        process = Process(command, self.folder / f"{name}-{count}")
+        process = Process(command, self.folder / f"{name}-{count}", environment)
         self.started.append(process)
         self.processes[name] = process
         return process
@@ -125,7 +128,8 @@ class Parties:
                              str(self.speed)], self.folder / "chain")
             self.started.append(chain)
             self.endpoint = chain.wait_for_facts()["rpc"]
-        deployed = self.run("deploy", "deploy", agent=False)
+        deployed = self.run("deploy", "deploy", agent=False, environment=(
+            {} if self.embedded else {"MONETOR_PRIVATE_KEY": ANVIL_KEY}))
         assert deployed.end(90) == 0, deployed.said()
         self.fund()
         authority = self.run("authority", "run_authority", "--port", "0")
@@ -192,9 +196,13 @@ class Parties:
             if not facts["client"]["channels_not_paid_out"]:
                 return facts
             assert time.monotonic() < deadline, client.said()
-            time.sleep(1)
+            time.sleep(1 if self.embedded else 10)
 
     def set_speed(self, speed):
+        """On the embedded chain; any other has the clock that it has."""
+        if not self.embedded:
+            return
+
         async def work():
             async with await Chain.connect(self.endpoint) as chain:
                 await chain.set_speed(speed)
