@@ -107,6 +107,17 @@ def _paying(records: Records, cid: int) -> Paying:
     return wallet
 
 
+def _require_near(records: Records, moment: Moment, cid: int, t_p: int) -> None:
+    """`ProtocolError` if T_p is later than this user's own dispute window allows.
+
+    The intermediary's limit is the smallest window of all; without one here it could bind a wallet
+    to a payment for as long as it likes. Judged by the clock, for the parties' latest blocks differ.
+    """
+    now = max(moment.now, tip(records).timestamp)
+    if t_p > now + group_of(records, cid).dispute_window - moment.parameters.safety_margin:
+        raise ProtocolError("the payment's deadline is later than the channel's window allows")
+
+
 # --- Payer ---------------------------------------------------------------------------------------
 
 
@@ -124,6 +135,7 @@ def start_payer(records: Records, user: EndUser, moment: Moment, *, cid: int, am
                             f"the fee of {fee}")
     if moment.now >= t_p - 2 * moment.parameters.safety_margin:
         raise ProtocolError("the payment's deadline is too near")
+    _require_near(records, moment, cid, t_p)
     s = secrets.randbelow(GROUP_ORDER - 1) + 1
     nonce, wsk = wallets.fresh_nonce(), wallets.fresh_secret()
     statement, proof, hidden = prove_pay_payer(
@@ -242,6 +254,7 @@ def on_invoice(records: Records, user: EndUser, moment: Moment, cid: int, invoic
         raise ProtocolError("the payee's channel has no room for the payment")
     if moment.now >= invoice.t_p - 2 * moment.parameters.safety_margin:
         raise ProtocolError("the payment's deadline is too near")
+    _require_near(records, moment, cid, invoice.t_p)
     if idle.wpk == invoice.wpk_c:
         raise ProtocolError("a wallet cannot pay itself")
     if known is not None:
@@ -329,8 +342,6 @@ def void_payee(records: Records, user: EndUser, wpk_c: int) -> Outbox:
     request, proof, blinding = prove_reissue(
         user.issuer, user.ctx, t=current.t, cid=current.cid, balance=wallet.idle.balance,
         wpk_new=lock_of(wsk), nonce_new=nonce, role=user.role)
-    # What the payment comes to, for whoever adds up what was received.
-    records.put(Table.PAYMENT, _key(wpk_c), replace(current, amount=0))
     wallets.put(records, current.cid, Voiding(wallet.idle, Next(
         current.cid, nonce, wsk, wallet.idle.balance, blinding.t_rt, blinding.t_pt)))
     return [Request(conversation(wpk_c), *pack(PayeeVoid(
@@ -351,7 +362,7 @@ def on_refused(records: Records, wpk_c: int, code: RefusalCode) -> bool:
     never_joined = isinstance(wallet, Voiding) and code is RefusalCode.UNKNOWN
     if isinstance(wallet, Voiding | Paying) and (
             never_joined or isinstance(wallet, Paying) and wallet.conditional == NO_TOKEN):
-        wallets.put(records, current.cid, wallet.idle)
+        wallets.put(records, current.cid, replace(wallet.idle, shown=True))
         records.delete(Table.PAYMENT, _key(wpk_c))
         return True
     return False
