@@ -64,7 +64,10 @@ def _digest(domain: bytes, ctx: bytes, group: int, channels: int, total: int) ->
 
 
 def start(records: Records, user: EndUser, group: int) -> Outbox:
-    """Cash out every idle wallet of a group; channels in session or dispute are left out."""
+    """Cash out every idle wallet of a group; channels in session or dispute are left out.
+
+    So are wallets whose nonce a refused request has shown: those close by refund token.
+    """
     found = find_group(records, group)
     if found is None:
         raise ProtocolError("no such group")
@@ -75,7 +78,7 @@ def start(records: Records, user: EndUser, group: int) -> Outbox:
     for index in range(found.count):
         cid = channel_id(group, index)
         wallet = wallets.get(records, cid)
-        if not isinstance(wallet, Idle) or len(shown) == 128:
+        if not isinstance(wallet, Idle) or wallet.shown or len(shown) == 128:
             continue
         shown.append(CashOutWallet(index, wallet.nonce, wallet.wpk, wallet.balance,
                                    rerandomise(wallet.pt)))
@@ -86,6 +89,12 @@ def start(records: Records, user: EndUser, group: int) -> Outbox:
         raise ProtocolError("the group has no idle channel to cash out")
     records.put(Table.META, _conversation(group), PendingClose(group, channels, total))
     return [Request(_conversation(group), *pack(CashOutRequest(group, tuple(shown))))]
+
+
+def has_idle(records: Records, group: int) -> bool:
+    """Whether `start` would find a wallet to show."""
+    return any(isinstance(one, Idle) and not one.shown and one.cid >> 8 == group
+               for one in wallets.all_wallets(records))
 
 
 def on_reply(records: Records, user: EndUser, group: int, reply: CashOutReply) -> Outbox:

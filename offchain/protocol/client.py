@@ -214,7 +214,8 @@ class Client(EndUserMachine):
         waits = refusal.code is RefusalCode.NOT_YET and refusal.about in MAY_WAIT
         if kind == b"pay" and not waits:
             wpk_c = int.from_bytes(key, "big")
-            done: Outbox = [Done(conversation), Note("refused", f"pay: {refusal.code.name.lower()}")]
+            done: Outbox = [Done(conversation),
+                            Note("refused", f"pay: {refusal.code.name.lower()}")]
             if pay.on_refused(records, wpk_c, refusal.code):
                 return done
             return done + self.post_claim(records, pay.transfer(records, wpk_c).cid)

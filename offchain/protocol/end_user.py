@@ -114,8 +114,17 @@ class EndUserMachine:
                                      count=count)
 
     def cash_out(self, records: Records, group: int) -> Outbox:
-        """Close the idle channels of a group; see `cash_out.start`."""
-        outbox = cash_out.start(records, self.user, group)
+        """Close the idle channels of a group; see `cash_out.start`.
+
+        A wallet whose nonce was shown before is closed by its refund token, which has none.
+        """
+        outbox: Outbox = []
+        for wallet in wallets.all_wallets(records):
+            if isinstance(wallet, Idle) and wallet.shown and wallet.cid >> 8 == group:
+                outbox += self.post_claim(records, wallet.cid)
+        if outbox and not cash_out.has_idle(records, group):
+            return outbox
+        outbox += cash_out.start(records, self.user, group)
         set_deadline(records, tip(records).timestamp + 1, Duty.SHOWN, subject_of(group))
         return outbox
 
@@ -259,8 +268,9 @@ class EndUserMachine:
         return outbox
 
     def _answer_notice(self, records: Records, cid: int) -> Outbox:
+        outbox = self.post_claim(records, cid)
         wallets.put_notice(records, cid, None)
-        return self.post_claim(records, cid)
+        return outbox
 
     # --- Time
 
@@ -268,7 +278,13 @@ class EndUserMachine:
         """Do what is due; to be called at least every μ / 4 seconds."""
         outbox: Outbox = []
         for deadline in due(records, moment.now):
-            outbox += self._on_due(records, moment, deadline)
+            try:
+                outbox += self._on_due(records, moment, deadline)
+            except (ProtocolError, CryptoError) as error:
+                # One duty that fails must not take the others with it: they guard other channels.
+                outbox.append(Note("duty-failed", f"{Duty(deadline.what).name.lower()}: {error}"))
+                set_deadline(records, moment.now + max(1, moment.parameters.safety_margin // 4),
+                             deadline.what, deadline.subject)
         return outbox
 
     def _on_due(self, records: Records, moment: Moment, deadline: Deadline) -> Outbox:

@@ -110,6 +110,13 @@ _STEPS: dict[type[Any], tuple[str, KeyOf | None, Handler]] = {
 """Message → (step, what the reply is bound to, handler). Without a key nothing is stored."""
 
 
+_TIMED = frozenset((
+    NanoSetupRequest, NanoEstablishRequest, RelayCloseRequest, ClientCloseQuery,
+    ClientCloseRequest, PayerRequest, PayeeRequest, PayeeVoid))
+"""What is judged by the ledger as it stands, its time and the locks posted on it: not answered by
+an intermediary that has not heard of it for a safety margin."""
+
+
 class Duty(IntEnum):
     """What a deadline reminds the intermediary of."""
 
@@ -152,6 +159,9 @@ class IntermediaryMachine:
             stored = answering.stored_answer(records, name, key_of(message), pcmd, payload)
             if stored is not None:
                 return stored, []
+        if type(message) in _TIMED and (
+                moment.now - tip(records).timestamp > moment.parameters.safety_margin):
+            raise Refused(RefusalCode.NOT_YET, "the latest confirmed block is too old")
         try:
             answer = handler(records, self.me, moment, message)
         except CryptoError as error:

@@ -161,7 +161,7 @@ def on_refused(records: Records, terms_hash: bytes) -> Outbox:
     current = relay_session(records, terms_hash)
     wallet = wallets.get(records, current.session.cid)
     if current.phase is RelayPhase.REQUESTED and isinstance(wallet, Spending):
-        wallets.put(records, current.session.cid, wallet.idle)
+        wallets.put(records, current.session.cid, replace(wallet.idle, shown=True))
         records.delete(Table.SESSION, terms_hash)
         records.delete(Table.NONCE, terms_hash)
         records.delete(Table.PAYMENT, terms_hash)

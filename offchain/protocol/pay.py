@@ -111,7 +111,7 @@ def _require_near(records: Records, moment: Moment, cid: int, t_p: int) -> None:
     """`ProtocolError` if T_p is later than this user's own dispute window allows.
 
     The intermediary's limit is the smallest window of all; without one here it could bind a wallet
-    to a payment for as long as it likes. Judged by the clock, for the parties' latest blocks differ.
+    to a payment for as long as it likes. Judged by the clock: the parties' latest blocks differ.
     """
     now = max(moment.now, tip(records).timestamp)
     if t_p > now + group_of(records, cid).dispute_window - moment.parameters.safety_margin:

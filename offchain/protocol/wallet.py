@@ -78,6 +78,9 @@ class Idle:
     balance: U64
     pt: Token
     rt: Token
+    shown: bool = False
+    """The nonce was seen in a request that was refused: beside the cid it would tell whose it was.
+    """
 
     @property
     def wpk(self) -> int:

@@ -167,7 +167,7 @@ def test_the_deadline_is_bound_by_the_shortest_dispute_window(world: World, late
     """A token posted after the locks were read must not be resolved before T_p."""
     deadline = world.deadline()
     assert deadline == world.now + DEMO.dispute_window - MU
-    payer, payee = legs(world, t_p=deadline + late)
+    payer, payee = (replace(one, t_p=deadline + late) if late else one for one in legs(world))
     if late:
         assert refused(world.ask(payer)) is RefusalCode.TERMS
         assert refused(world.ask(payee)) is RefusalCode.TERMS
@@ -493,8 +493,12 @@ def test_a_payee_whose_payer_never_came_keeps_its_channel(world: World) -> None:
 
 def test_a_refused_payer_keeps_its_channel(world: World) -> None:
     cid = world.c.cids()[0]
-    world.invoice(AMOUNT, cid, world.e.cids()[0], t_p=world.deadline() + 50)
+    shorter = b"window:" + (DEMO.dispute_window - 20).to_bytes(8, "big")
+    t_p = world.deadline()
+    world.i.records.put(Table.META, shorter, pay.WindowCount(1))
+    world.invoice(AMOUNT, cid, world.e.cids()[0], t_p=t_p)
     world.run()
+    world.i.records.delete(Table.META, shorter)
     assert RefusalCode.TERMS in world.c.refusals
     assert world.c.balance(cid) == CLIENT_DEPOSIT
     world.transfer(AMOUNT)

@@ -19,9 +19,11 @@ from offchain.protocol import (
     pay,
     wallet as wallets,
 )
+from offchain.protocol.end_user import Duty
 from offchain.protocol.errors import ProtocolError, RefusalCode, Refused
 from offchain.protocol.outbox import Submit
 from offchain.protocol.records import Table
+from offchain.protocol.sessions import set_deadline, subject_of
 from tests.protocol.test_pay_rules import AMOUNT, legs, lose
 from tests.protocol.test_session_rules import answered, refused
 from tests.protocol.world import CLIENT_DEPOSIT, MU, PAY_FEE, PAYEE_DEPOSIT, PRICE, World
@@ -341,3 +343,75 @@ def test_a_group_with_other_windows_is_not_funded(
     outbox = world.i.machine.on_ledger(records, world.moment(), calls.Opened(
         group.group, DEMO.dispute_window - shorter[0], DEMO.close_notice - shorter[1]))
     assert any(isinstance(one, Submit) for one in outbox) is (shorter == (0, 0))
+
+
+def test_a_nonce_that_was_refused_is_never_shown_beside_its_channel(world: World) -> None:
+    """A cooperative close names channel and nonce: it would tell whose request was refused."""
+    refused_one, other = world.c.cids()
+    nonce = world.c.wallet(refused_one).nonce
+    refuse(world, RefusalCode.TERMS, m.NanoSetupRequest)
+    world.setup(refused_one)
+    assert isinstance(world.c.wallet(refused_one), wallets.Idle)
+    world.cash_out(world.c, refused_one >> 8)
+    shown = [one for one in world.log if one.pcmd == m.CashOutRequest.PCMD]
+    assert len(shown) == 1 and nonce.to_bytes(31, "big") not in shown[0].payload
+    assert isinstance(world.c.wallet(refused_one), wallets.Posted)
+    assert world.c.wallet(other).amount == CLIENT_DEPOSIT
+    world.settle(refused_one)
+    assert world.c.wallet(refused_one).amount == CLIENT_DEPOSIT
+
+
+def test_only_shown_wallets_are_cashed_out_by_refund(world: World) -> None:
+    cid = world.r.cids()[0]
+    for one in world.r.cids():
+        wallets.put(world.r.records, one, replace(world.r.wallet(one), shown=True))
+    world.cash_out(world.r, cid >> 8)
+    assert not any(one.pcmd == m.CashOutRequest.PCMD for one in world.log)
+    assert isinstance(world.r.wallet(cid), wallets.Posted)
+
+
+# --- Time
+
+
+@pytest.mark.parametrize("who", ["C", "E"])
+def test_no_payment_is_bound_for_longer_than_the_own_window(world: World, who: str) -> None:
+    node = world.nodes[who]
+    cid = node.cids()[0]
+    limit = world.now + DEMO.dispute_window - MU
+
+    def begin(t_p: int) -> None:
+        if who == "C":
+            node.machine.pay(node.records.copy(), world.moment(), cid=cid, amount=AMOUNT, t_p=t_p)
+        else:
+            node.machine.receive(node.records.copy(), world.moment(), cid,
+                                 m.PayInvoice(AMOUNT, 7, t_p, 9))
+
+    begin(limit)
+    with pytest.raises(ProtocolError, match="window"):
+        begin(limit + 1)
+
+
+def test_a_duty_that_fails_leaves_the_others(world: World) -> None:
+    """A deadline without its session must not keep the claim of another channel back."""
+    terms_hash = world.session(1)
+    t_exp = world.c.records.get(Table.SESSION, terms_hash).session.terms.t_exp
+    cid = world.c.records.get(Table.SESSION, terms_hash).session.cid
+    failing = next(one for one in world.c.cids() if one != cid)
+    wallets.put(world.c.records, failing, wallets.InSession(failing, b"\x07" * 32))
+    set_deadline(world.c.records, t_exp, Duty.ANSWER, subject_of(failing))
+    wallets.put_notice(world.c.records, failing, wallets.CloseNotice(t_exp))
+    world.i.alive = world.r.alive = False
+    world.travel(t_exp + 5 * MU)
+    assert isinstance(world.c.wallet(cid), wallets.Posted)
+    assert any(note.what == "duty-failed" for note in world.c.notes)
+    assert any(one.subject == subject_of(failing)
+               for _, one in world.c.records.scan(Table.DEADLINE))
+
+
+def test_an_intermediary_without_recent_blocks_judges_nothing(world: World) -> None:
+    payer, payee = legs(world)
+    assert refused(world.ask(payer)) is RefusalCode.NOT_YET
+    world.now += MU + 1
+    assert refused(world.ask(payee)) is RefusalCode.NOT_YET
+    world.block()
+    answered(world.ask(payee))
