@@ -91,8 +91,12 @@ class ChainAccess:
 
     @property
     def network(self) -> bytes:
-        """What a store is bound to: this chain and this ledger."""
-        return context(self.chain.chain_id, self.deployment.ledger, bytes(32))
+        """What a store is bound to: this chain, told apart by its first block, and this ledger.
+
+        A development chain that is started anew repeats its id and its contracts' addresses.
+        """
+        genesis = bytes.fromhex(self.deployment.genesis.removeprefix("0x"))
+        return context(self.chain.chain_id, self.deployment.ledger, genesis)
 
 
 def raw_address(address: str | bytes) -> bytes:
