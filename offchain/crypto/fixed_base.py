@@ -12,6 +12,7 @@ attacker who measures single operations of this process is outside the model.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -20,6 +21,8 @@ from monetor_chain.statements import GROUP_ORDER
 WINDOW = 6
 """Bits of a digit."""
 USES_BEFORE_TABLE = 70
+KEPT_BASES = 64
+"""Several intermediaries' keys and all generators; older ones lose their tables."""
 _DIGITS = 1 << WINDOW
 _ROWS = -(-GROUP_ORDER.bit_length() // WINDOW)
 
@@ -83,16 +86,22 @@ class FixedBases(Generic[P]):
     def __init__(self, multiply: Callable[[P, int], P]) -> None:
         """`multiply` is the library's own multiplication by a scalar below the group order."""
         self._multiply = multiply
-        self._bases: dict[int, FixedBase[P]] = {}
+        self._bases: OrderedDict[int, FixedBase[P]] = OrderedDict()
 
     def expect(self, point: P) -> None:
-        """`point` will be multiplied often; it is kept for the life of this object."""
+        """`point` will be multiplied often; of all such points, the latest used are kept."""
         # Found again by identity: to compare points costs more than a table saves. The entry
         # keeps its point alive, so no other can take its identity.
         self._bases.setdefault(id(point), FixedBase(point))
+        self._bases.move_to_end(id(point))
+        if len(self._bases) > KEPT_BASES:
+            self._bases.popitem(last=False)
 
     def multiply(self, point: P, scalar: int) -> P:
         """`scalar` times `point`."""
         base = self._bases.get(id(point))
-        found = None if base is None else base.multiply(scalar)
+        if base is None:
+            return self._multiply(point, scalar % GROUP_ORDER)
+        self._bases.move_to_end(id(point))
+        found = base.multiply(scalar)
         return self._multiply(point, scalar % GROUP_ORDER) if found is None else found

@@ -25,7 +25,7 @@ from ..crypto.pay import (
     verify_pay_payer,
 )
 from ..crypto.proofs import TokenRequest
-from ..crypto.reissue import prove_reissue, verify_reissue
+from ..crypto.reissue import VoidPayment, prove_reissue, verify_reissue
 from . import answering, wallet as wallets
 from .answering import Answer, Intermediary
 from .codec import B32, G1, G2, U8, U64, U248, Scalar
@@ -98,6 +98,10 @@ def transfer(records: Records, wpk_c: int) -> Transfer:
     if not isinstance(found, Transfer):
         raise ProtocolError("no such hidden payment")
     return found
+
+
+def _void_payment(ctx: bytes, nonce: int, t_p: int, wpk_c: int) -> VoidPayment:
+    return VoidPayment(tag(TokenKind.PAYMENT, Role.CLIENT, ctx), nonce, t_p, wpk_c)
 
 
 def _paying(records: Records, cid: int) -> Paying:
@@ -341,7 +345,8 @@ def void_payee(records: Records, user: EndUser, wpk_c: int) -> Outbox:
     nonce, wsk = wallets.fresh_nonce(), wallets.fresh_secret()
     request, proof, blinding = prove_reissue(
         user.issuer, user.ctx, t=current.t, cid=current.cid, balance=wallet.idle.balance,
-        wpk_new=lock_of(wsk), nonce_new=nonce, role=user.role)
+        wpk_new=lock_of(wsk), nonce_new=nonce, role=user.role,
+        void=_void_payment(user.ctx, wallet.idle.nonce, current.t_p, wpk_c))
     wallets.put(records, current.cid, Voiding(wallet.idle, Next(
         current.cid, nonce, wsk, wallet.idle.balance, blinding.t_rt, blinding.t_pt)))
     return [Request(conversation(wpk_c), *pack(PayeeVoid(
@@ -630,7 +635,9 @@ def answer_void(records: Records, me: Intermediary, moment: Moment, message: Pay
     answering.require_live(records, joined.leg.wpk, "wpk_R")
     try:
         verify_reissue(me.issuer, me.ctx, TokenRequest(message.d_rt, message.d_pt),
-                       message.proof, k=joined.leg.k, role=Role.CLIENT)
+                       message.proof, k=joined.leg.k, role=Role.CLIENT,
+                       void=_void_payment(me.ctx, joined.leg.nonce, joined.leg.t_p,
+                                          joined.leg.wpk_c))
     except CryptoError as error:
         raise Refused(RefusalCode.PROOF, str(error)) from error
     leg = replace(joined.leg, d_rt=message.d_rt, d_pt=message.d_pt)

@@ -21,7 +21,7 @@ from offchain.crypto.pay import (
     verify_pay_payee,
     verify_pay_payer,
 )
-from offchain.crypto.reissue import prove_reissue, verify_reissue
+from offchain.crypto.reissue import VoidPayment, prove_reissue, verify_reissue
 from offchain.crypto.scalars import random_scalar
 
 CTX = bytes(range(32))
@@ -185,6 +185,7 @@ def make(name: str, issuer: IssuerKey) -> Case:
             wpk_payer=identifier(),
             payment_deadline=DEADLINE,
         )
+        void = VoidPayment(w.tag, w.nonce, DEADLINE, identifier())
         request, proof, _ = prove_reissue(
             pk,
             CTX,
@@ -194,8 +195,10 @@ def make(name: str, issuer: IssuerKey) -> Case:
             wpk_new=identifier(),
             nonce_new=identifier(),
             role=Role.CLIENT,
+            void=void,
         )
-        return Case(name, verify_reissue, request, proof, {"k": leg.k, "role": Role.CLIENT})
+        public = {"k": leg.k, "role": Role.CLIENT, "void": void}
+        return Case(name, verify_reissue, request, proof, public)
     raise AssertionError(name)
 
 
@@ -207,6 +210,8 @@ def other_public(value: Any) -> Any:
         return bytes([value[0] ^ 1]) + value[1:]
     if isinstance(value, NanoTerms):
         return replace(value, t_exp=value.t_exp + 1)
+    if isinstance(value, VoidPayment):
+        return replace(value, wpk_payer=value.wpk_payer + 1)
     return value - 1
 
 

@@ -40,7 +40,7 @@ from offchain.crypto.opening import prove_opening, verify_opening
 from offchain.crypto.pay import prove_pay_payee, prove_pay_payer, verify_pay_payee, verify_pay_payer
 from offchain.crypto.proofs import TokenRequest
 from offchain.crypto.range_proof import BlindedDigits
-from offchain.crypto.reissue import prove_reissue, verify_reissue
+from offchain.crypto.reissue import VoidPayment, prove_reissue, verify_reissue
 from offchain.crypto.scalars import random_scalar
 from tests.crypto.cases import (
     AMOUNT,
@@ -855,18 +855,21 @@ def test_a_reissue_keeps_channel_and_balance(issuer: IssuerKey) -> None:
         wpk_payer=1,
         **_new(),
     )
+    void = VoidPayment(w.tag, w.nonce, DEADLINE, 1)
     k_point = possession.commit_hidden(pk, hidden.t, {CID: w.cid, BALANCE: w.balance})
     k = pk.curve.encode_g1(k_point)
 
     def accepts(cid: int, balance: int, t: int) -> bool:
         others = {CID: cid, BALANCE: balance}
         prepared = proofs.prepare_request(pk, wpk=identifier(), nonce=identifier(), others=others)
-        transcript = reissue._transcript(CTX, prepared.request, k, Role.CLIENT)
+        transcript = reissue._transcript(CTX, prepared.request, k, Role.CLIENT, void)
         relation = reissue._relation(bases_of(pk), k_point, prepared.d_rt, prepared.quotient)
         witness = {**prepared.witness, "cid": cid, "balance": balance, possession.BLINDING: t}
         proof = sigma.prove(transcript, relation, witness)
         try:
-            verify_reissue(issuer, CTX, prepared.request, proof, k=k, role=Role.CLIENT)
+            verify_reissue(
+                issuer, CTX, prepared.request, proof, k=k, role=Role.CLIENT, void=void
+            )
         except CryptoError:
             return False
         return True
@@ -877,7 +880,9 @@ def test_a_reissue_keeps_channel_and_balance(issuer: IssuerKey) -> None:
     assert not accepts(w.cid - 1, w.balance, hidden.t)
     assert not accepts(w.cid, w.balance, hidden.t + 1)
     with pytest.raises(CryptoError, match="balance"):
-        prove_reissue(pk, CTX, t=hidden.t, cid=w.cid, balance=-1, role=Role.CLIENT, **_new())
+        prove_reissue(
+            pk, CTX, t=hidden.t, cid=w.cid, balance=-1, role=Role.CLIENT, void=void, **_new()
+        )
 
 
 # --- what the proofs show ------------------------------------------------------------------------

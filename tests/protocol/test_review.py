@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from monetor_chain.parameters import DEMO
+from offchain.crypto.curve import backend
+from offchain.crypto.errors import CryptoError
+from offchain.crypto.fixed_base import KEPT_BASES, FixedBases
 from offchain.protocol import (
     establish,
     ledger as calls,
@@ -24,6 +27,7 @@ from offchain.protocol.errors import ProtocolError, RefusalCode, Refused
 from offchain.protocol.outbox import Submit
 from offchain.protocol.records import Table
 from offchain.protocol.sessions import set_deadline, subject_of
+from tests.crypto.cases import make
 from tests.protocol.test_pay_rules import AMOUNT, legs, lose
 from tests.protocol.test_session_rules import answered, refused
 from tests.protocol.world import CLIENT_DEPOSIT, MU, PAY_FEE, PAYEE_DEPOSIT, PRICE, World
@@ -415,3 +419,30 @@ def test_an_intermediary_without_recent_blocks_judges_nothing(world: World) -> N
     assert refused(world.ask(payee)) is RefusalCode.NOT_YET
     world.block()
     answered(world.ask(payee))
+
+
+# --- Cryptography beneath
+
+
+@pytest.mark.parametrize("field", ["tag", "nonce", "payment_deadline", "wpk_payer"])
+def test_a_reissue_names_the_payment_that_is_void(world: World, field: str) -> None:
+    case = make("reissue", world.issuer)
+    case.verify(world.issuer)
+    void = case.public["void"]
+    other = replace(void, **{field: getattr(void, field) + 1})
+    with pytest.raises(CryptoError):
+        replace(case, public={**case.public, "void": other}).verify(world.issuer)
+
+
+def test_tables_of_points_are_not_kept_for_ever() -> None:
+    """Every decoding of a key expects its bases to be used; a long life sees many."""
+    curve = backend("blst")
+    bases = FixedBases(lambda point, scalar: curve.mul_g1(point, scalar))
+    points = [curve.mul_g1(curve.g1, number) for number in range(2, 2 * KEPT_BASES)]
+    for point in points:
+        bases.expect(point)
+        bases.multiply(points[0], 3)
+    assert len(bases._bases) == KEPT_BASES
+    assert id(points[0]) in bases._bases and id(points[1]) not in bases._bases
+    for point in (points[0], points[1], points[-1]):
+        assert curve.encode_g1(bases.multiply(point, 5)) == curve.encode_g1(curve.mul_g1(point, 5))
