@@ -120,7 +120,12 @@ class Transaction:
 
 
 class Store:
-    """A party's database file, bound to one network (its ctx) and one role for ever."""
+    """A party's database file, bound to one network (its ctx) and one role for ever.
+
+    The file itself is the state: an old copy of it holds wallets that have been revoked since, and
+    whoever posts or spends one of those forfeits the channel. A backup is of use only for a file
+    that nothing has been written to after it.
+    """
 
     def __init__(self, path: Path, network: bytes, role: str) -> None:
         """Open or create; `StoreError` if the file is of another network, role or format."""
@@ -152,8 +157,9 @@ class Store:
             return StoreError(f"{self.path} is in use by another process; stop that one first, or "
                               "choose another folder")
         return StoreError(
-            f"{self.path} is no usable moneTor store ({error}); restore it from a backup, or move "
-            "it away to start anew without its channels")
+            f"{self.path} is no usable moneTor store ({error}); move it away to start "
+            "anew without its channels. An old backup is dangerous: it holds states revoked since, "
+            "and a channel claimed with one is forfeited")
 
     def _prepare(self, network: bytes, role: str) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
