@@ -409,8 +409,9 @@ class ClientAgent(EndUserAgent):
             lambda records: isinstance(wallets.get(records, cid), Idle | wallets.Settled),
             timeout, "end of the hidden payment")
         await payee.engine.until(
-            lambda records: not any(isinstance(one, wallets.Paying | wallets.Renewing)
-                                    for one in wallets.all_wallets(records)),
+            lambda records: not any(
+                isinstance(one, wallets.Paying | wallets.Voiding | wallets.Renewing)
+                for one in wallets.all_wallets(records)),
             timeout, "receipt of the hidden payment")
         return amount
 
