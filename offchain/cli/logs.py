@@ -15,7 +15,9 @@ def to_standard_error(*, verbose: bool) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+            # Plain tracebacks: others show local variables, and keys are among them.
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(),
+                                          exception_formatter=structlog.dev.plain_traceback),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.INFO if verbose else logging.WARNING

@@ -8,6 +8,7 @@ a dispute's name one party misbehaves (`disputes`), and the ledger settles what 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import tempfile
 import time
@@ -30,6 +31,10 @@ DEFAULT_SIZE = 8 * 1024 * 1024
 """Bytes of the file that the demo serves when no URL is given."""
 SETTLING_SPEED = 24.0
 """Speed of the dev network's clock while deadlines of the ledger are waited for."""
+
+HIDDEN_PAUSE = 0.3
+"""Longest pause before a hidden payment and between the cash-outs of a client's two accounts, in
+seconds. A demo has no days to spread them over."""
 
 Say = Callable[[str], None]
 ShowProgress = Callable[[int, int | None], None]
@@ -136,13 +141,16 @@ async def close_sessions(network: Network) -> None:
 
 
 async def hidden_payments(network: Network) -> int:
-    """One hidden payment out of every channel of the client; returns how many were made."""
-    count = 0
-    for one in network.client.wallets():
-        if isinstance(one, Idle):
-            await network.client.hidden_payment(network.payee, one.cid)
-            count += 1
-    return count
+    """One hidden payment out of every channel of the client; returns how many were made.
+
+    In random order and with random pauses, so that neither tells which sessions a channel had.
+    """
+    chance = secrets.SystemRandom()
+    idle = [one for one in network.client.wallets() if isinstance(one, Idle)]
+    for one in chance.sample(idle, len(idle)):
+        await asyncio.sleep(chance.uniform(0, HIDDEN_PAUSE))
+        await network.client.hidden_payment(network.payee, one.cid)
+    return len(idle)
 
 
 async def finish(network: Network, gone: frozenset[str] = frozenset()) -> None:
@@ -150,7 +158,11 @@ async def finish(network: Network, gone: frozenset[str] = frozenset()) -> None:
     users = {"client": network.client, "client2": network.payee, **network.relays}
     present = {name: user for name, user in users.items() if name not in gone}
     if "intermediary" not in gone:
-        await asyncio.gather(*(user.cash_out() for user in present.values()))
+        # The client's two accounts cash out one after the other.
+        await asyncio.gather(*(user.cash_out() for name, user in present.items()
+                               if name != "client2"))
+        await asyncio.sleep(secrets.SystemRandom().uniform(0, HIDDEN_PAUSE))
+        await network.payee.cash_out()
     await network.relays["guard"].claim_guards()
     if "client" not in gone:
         network.client.request_close_guards()

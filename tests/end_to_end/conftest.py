@@ -40,6 +40,8 @@ class Background:
 
     def stop(self):
         self.run(self.network.stop())
+        left = [one.get_name() for one in asyncio.all_tasks(self.loop) if not one.done()]
+        assert not left, f"tasks that outlive the agents: {left}"
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
         self.loop.close()

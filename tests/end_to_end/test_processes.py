@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 
 import pytest
@@ -81,10 +82,27 @@ def test_whoever_is_killed_comes_back_and_no_unit_is_lost(tmp_path):
         client.kill()
         settled = parties.settle()
         parties.check_accounts(settled)
+        assert_no_secret_in_logs(parties)
         assert settled["exit"]["received"] >= on_disk + 2 * CELLS // 100 + 7
         # Nobody had to go to the ledger: whoever came back was in time.
         for process in parties.started:
             assert "claim-posted" not in process.complaints(), process.said()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(2))
+def test_a_client_killed_while_it_opens_channels_or_circuits_loses_nothing(tmp_path, seed):
+    chance = random.Random(seed)
+    with FileServer(SIZE, per_second=SLOW) as server, Parties(tmp_path) as parties:
+        for _ in range(6):
+            client = parties.start_client(server.url)
+            # It takes two seconds to come up, and as long to open, set up and build.
+            time.sleep(chance.uniform(1.5, 5))
+            client.kill()
+        client = parties.start_client(server.url)
+        assert client.end(150) == 0, client.said()
+        assert client.facts()[-1]["sha256"] == server.sha256
+        parties.check_accounts(parties.settle())
 
 
 @pytest.mark.long
@@ -105,3 +123,10 @@ def test_everybody_is_killed_again_and_again(tmp_path, seed):
                     parties.start_relay(name)
             client.kill()
         parties.check_accounts(parties.settle())
+
+
+def assert_no_secret_in_logs(parties):
+    """Nothing in a log is as long as a key, a lock, a preimage or a token; addresses are public."""
+    for process in parties.started:
+        found = re.findall(r"[0-9a-f]{41,}", process.complaints())
+        assert not found, (process.command, found)
