@@ -31,7 +31,7 @@ LICENCES = {
 MACHINE_PATH = re.compile(
     r"(?<![\w.:/$}-])/(?:home|Users|root|work|workspace|mnt|media|opt|srv|tmp|private)/\w"
 )
-# Where packages come from is the installer's business: no option that names an index, and no link to
+# Where packages come from is the installer's business: no option that names an index, no link to
 # a file that an index serves.
 REGISTRY = re.compile(
     r"(?:index|find)[-_]?(?:url|links)|registry\s*=|https?://\S+/simple/?(?:\s|$)"
