@@ -8,15 +8,13 @@ other chain answers.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from aiohttp import ClientError, ClientTimeout, ServerDisconnectedError
-from web3 import AsyncHTTPProvider
-from web3.exceptions import Web3Exception
-from web3.types import RPCEndpoint, RPCResponse
+from aiohttp import ClientError, ClientSession, ClientTimeout, ServerDisconnectedError
 
 from .accounts import checksum
 from .errors import ChainError, ChainUnavailable, NotADevelopmentChain, RpcError, WrongChain
@@ -37,13 +35,19 @@ class Block:
 
 
 class Chain:
-    """An open connection; make one with `Chain.connect`, end it with `close` or `async with`."""
+    """An open connection; make one with `Chain.connect`, end it with `close` or `async with`.
 
-    def __init__(self, url: str, provider: AsyncHTTPProvider, chain_id: int, client: str) -> None:
+    Requests go out over a session of this connection alone. web3's provider guards its sessions by
+    one lock of the whole process, which a request that is cancelled while it waits leaves locked
+    for ever.
+    """
+
+    def __init__(self, url: str, session: ClientSession, chain_id: int, client: str) -> None:
         self.url = url
         self.chain_id = chain_id
         self.client = client
-        self._provider = provider
+        self._session = session
+        self._requests = itertools.count(1)
 
     @classmethod
     async def connect(
@@ -53,12 +57,8 @@ class Chain:
 
         Raises `ChainUnavailable`, or `WrongChain` if the chain id is not the expected one.
         """
-        provider = AsyncHTTPProvider(
-            url,
-            request_kwargs={"timeout": ClientTimeout(total=timeout)},
-            exception_retry_configuration=None,
-        )
-        chain = cls(url, provider, 0, "")
+        session = ClientSession(timeout=ClientTimeout(total=timeout), raise_for_status=True)
+        chain = cls(url, session, 0, "")
         try:
             chain.chain_id = int(await chain.rpc("eth_chainId"), 16)
             chain.client = str(await chain.rpc("web3_clientVersion"))
@@ -66,14 +66,14 @@ class Chain:
                 raise WrongChain(
                     f"{url} serves chain {chain.chain_id}, not chain {expect_chain_id}"
                 )
-        except ChainError:
+        except BaseException:
             await chain.close()
             raise
         return chain
 
     async def close(self) -> None:
         """End the connection."""
-        await self._provider.disconnect()
+        await self._session.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,7 +100,7 @@ class Chain:
                 if method == SEND_RAW:
                     raise
                 response = await self._request(method, params)
-        except (ClientError, Web3Exception, TimeoutError, OSError, ValueError) as error:
+        except (ClientError, TimeoutError, OSError, ValueError) as error:
             said = str(error) or type(error).__name__
             raise ChainUnavailable(f"no answer from the chain at {self.url}: {said}") from error
         problem = response.get("error")
@@ -114,8 +114,14 @@ class Chain:
             _payload(problem.get("data")),
         )
 
-    async def _request(self, method: str, params: tuple[Any, ...]) -> RPCResponse:
-        return await self._provider.make_request(RPCEndpoint(method), list(params))
+    async def _request(self, method: str, params: tuple[Any, ...]) -> dict[str, Any]:
+        number = next(self._requests)
+        request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        async with self._session.post(self.url, json=request) as answer:
+            found = await answer.json(content_type=None)
+        if not isinstance(found, dict):
+            raise ValueError("the answer is no JSON object")
+        return found
 
     # --- Blocks -----------------------------------------------------------------------------------
 
