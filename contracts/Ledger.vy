@@ -372,7 +372,7 @@ def resolve(cid: uint256):
         channel_groups._mark_resolved(g, cid >> 8, 1 << (cid & 255))
         channel_groups._forget(cid)
         vaults._put(g.intermediary, g.deposit + g.fund + c.balance)
-        log ILedgerEvents.BondSettled(cid=cid, receiver=g.intermediary, amount=c.balance)
+        log ILedgerEvents.BondSettled(cid=cid, answered=False, amount=c.balance)
         log ILedgerEvents.Resolved(
             cid=cid, to_account=0, to_intermediary=g.deposit + g.fund, tax=0
         )
@@ -588,7 +588,7 @@ def _start_closing(
         c: channel_groups.Channel = channel_groups._channel(cid)
         if c.status == channel_groups.REQUESTED:
             vaults._credit(g.account, c.balance)
-            log ILedgerEvents.BondSettled(cid=cid, receiver=g.account, amount=c.balance)
+            log ILedgerEvents.BondSettled(cid=cid, answered=True, amount=c.balance)
     channel_groups._store_channel(cid, status, deadline, balance, lock)
     log ILedgerEvents.RefundPosted(
         cid=cid,
@@ -612,9 +612,7 @@ def _return_bonds(g: channel_groups.Group, group_id: uint256, channels: uint256)
         c: channel_groups.Channel = channel_groups._channel(cid)
         if c.status == channel_groups.REQUESTED:
             vaults._put(g.intermediary, c.balance)
-            log ILedgerEvents.BondSettled(
-                cid=cid, receiver=g.intermediary, amount=c.balance
-            )
+            log ILedgerEvents.BondSettled(cid=cid, answered=False, amount=c.balance)
 
 
 @internal

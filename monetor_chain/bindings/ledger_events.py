@@ -200,13 +200,12 @@ class CloseRequested:
 
 @dataclass(frozen=True, slots=True)
 class BondSettled:
-    """The bond of a request to close went to `receiver`."""
+    """The bond of a request to close: the end user's credit if `answered`, else back in the vault.
+    """
 
-    SIGNATURE: ClassVar[str] = (
-        "BondSettled(uint256 indexed cid,address indexed receiver,uint256 amount)"
-    )
+    SIGNATURE: ClassVar[str] = "BondSettled(uint256 indexed cid,bool answered,uint256 amount)"
     cid: int
-    receiver: str
+    answered: bool
     amount: int
     at: Position
 

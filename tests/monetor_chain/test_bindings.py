@@ -397,7 +397,7 @@ def test_a_request_to_close_is_answered(network):
         receipt = await ledger.refund(
             town.client.sender, cid, town.issuer.public_key, 5, 50, token
         )
-        assert BondSettled(cid, town.client.address, DEMO.close_bond, None) in plain(
+        assert BondSettled(cid, True, DEMO.close_bond, None) in plain(
             receipt.events
         )
 
