@@ -106,11 +106,6 @@ class _Record:
     steps: dict[str, _Step] = field(default_factory=dict)
     complete: bool = False
 
-    @property
-    def is_untried(self) -> bool:
-        """Whether no transaction of it ever left."""
-        return not any(step.transactions for step in self.steps.values())
-
 
 def bind(chain: Chain, deployment: Deployment) -> Contracts:
     """Bindings of the deployed contracts over a connection."""
@@ -128,6 +123,28 @@ async def attach(chain: Chain, directory: Path | str = DEFAULT_FOLDER) -> Deploy
     Raises `DeploymentMissing` if none is recorded, or none for this chain, or an unfinished one;
     `DeploymentMismatch` if the chain holds other code than the record says.
     """
+    found = await recorded(chain, directory)
+    addresses = {
+        "Token": found.token,
+        "Consensus": found.consensus,
+        "TaxPool": found.tax_pool,
+        "Ledger": found.ledger,
+    }
+    for name, address in addresses.items():
+        if keccak256(await chain.code(address)).hex() != found.code_hashes[name]:
+            raise DeploymentMismatch(
+                f"{name} at {address} on chain {chain.chain_id} is not what "
+                f"{_path(Path(directory), chain.chain_id)} records"
+            )
+    return found
+
+
+async def recorded(chain: Chain, directory: Path | str = DEFAULT_FOLDER) -> Deployment:
+    """The recorded deployment on this chain; nothing but the chain's first block is compared.
+
+    Raises `DeploymentMissing` if none is recorded, or none for this chain, or an unfinished one;
+    `DeploymentMismatch` if the record cannot be read.
+    """
     path = _path(Path(directory), chain.chain_id)
     record = _read(path)
     if record is None:
@@ -138,11 +155,6 @@ async def attach(chain: Chain, directory: Path | str = DEFAULT_FOLDER) -> Deploy
         )
     if not record.complete:
         raise DeploymentMissing(f"the deployment recorded in {path} is not finished")
-    for name, step in record.steps.items():
-        if step.address is not None and await _code_hash(chain, step.address) != step.code_hash:
-            raise DeploymentMismatch(
-                f"{name} at {step.address} on chain {chain.chain_id} is not what {path} records"
-            )
     return _deployment(record)
 
 
@@ -179,19 +191,19 @@ async def deploy(
         path = _path(folder, chain.chain_id)
         genesis = await _genesis(chain)
         record = None if fresh else _read(path)
-        if record is None or record.genesis != genesis or record.is_untried:
+        if record is None or record.genesis != genesis or await _came_to_nothing(chain, record):
             record = _Record(chain.chain_id, genesis, deployer, arguments, tax_rate_bp)
+        elif record.complete and record.deployer != deployer:
+            raise DeploymentMismatch(
+                f"{path} records a deployment by another account, {record.deployer}; deploy "
+                "afresh or into another folder"
+            )
         elif record.arguments != arguments:
             raise DeploymentMismatch(
                 f"{path} records a deployment with other arguments; deploy afresh or into another "
                 "folder"
             )
         elif record.deployer != deployer:
-            if record.complete:
-                raise DeploymentMismatch(
-                    f"{path} records a deployment by another account, {record.deployer}; deploy "
-                    "afresh or into another folder"
-                )
             # Only its deployer can tell a pool its ledger: these two are made anew.
             record.steps = {n: s for n, s in record.steps.items() if n in _ANYBODYS}
             record.deployer = deployer
@@ -333,6 +345,20 @@ async def _alone(folder: Path, chain_id: int) -> AsyncIterator[None]:
         yield
 
 
+async def _came_to_nothing(chain: Chain, record: _Record) -> bool:
+    """Whether no transaction of an earlier run reached the chain, so that nothing holds us to it.
+
+    An account without coin for gas leaves such a record.
+    """
+    for step in record.steps.values():
+        if step.address is not None:
+            return False
+        for hash_ in step.transactions:
+            if await chain.rpc("eth_getTransactionByHash", hash_) is not None:
+                return False
+    return True
+
+
 def _path(folder: Path, chain_id: int) -> Path:
     return folder / f"{chain_id}.json"
 
@@ -382,7 +408,3 @@ def _digest(
 
 async def _genesis(chain: Chain) -> str:
     return (await chain.block(0)).hash.hex()
-
-
-async def _code_hash(chain: Chain, address: str) -> str:
-    return keccak256(await chain.code(address)).hex()

@@ -22,6 +22,8 @@ FUNCTIONS = {
         Function("reserved()", "(uint256)"),
         Function("claim_epochs()", "(uint256)"),
         Function("ledger()", "(address)"),
+        Function("token()", "(address)"),
+        Function("consensus()", "(address)"),
         Function("set_ledger(address)"),
         Function("distribute(uint256,bytes32,uint256,string,bytes32)"),
         Function("distribution(uint256)", f"({_DISTRIBUTION})"),
@@ -128,7 +130,18 @@ class TaxPool(Contract):
 
     async def ledger(self) -> str:
         """Address of the ledger; the zero address before it is set."""
-        (value,) = await self._read(FUNCTIONS["ledger"])
+        return await self._address("ledger")
+
+    async def token(self) -> str:
+        """Address of the token."""
+        return await self._address("token")
+
+    async def consensus(self) -> str:
+        """Address of the contract whose authorities publish distributions."""
+        return await self._address("consensus")
+
+    async def _address(self, name: str) -> str:
+        (value,) = await self._read(FUNCTIONS[name])
         return str(value)
 
     async def _number(self, name: str) -> int:

@@ -25,6 +25,7 @@ FUNCTIONS = {
         Function("totalSupply()", "(uint256)"),
         Function("nonces(address)", "(uint256)"),
         Function("DOMAIN_SEPARATOR()", "(bytes32)"),
+        Function("consensus()", "(address)"),
         Function("issued()", "(bool)"),
         Function("approve(address,uint256)", "(bool)"),
         Function("transfer(address,uint256)", "(bool)"),
@@ -55,6 +56,11 @@ class Token(Contract):
         """Whether the authorities issue the token; otherwise it wraps the native coin."""
         (value,) = await self._read(FUNCTIONS["issued"])
         return bool(value)
+
+    async def consensus(self) -> str | None:
+        """The contract whose authorities issue the token; None if it wraps the native coin."""
+        (value,) = await self._read(FUNCTIONS["consensus"])
+        return None if int(value, 16) == 0 else str(value)
 
     async def issue(self, sender: Sender, receiver: str | bytes, amount: int) -> Receipt:
         """Approve the next issue: `amount` units for `receiver`; the quorum's last one makes it."""

@@ -16,10 +16,10 @@ BINDINGS = {"Ledger": ledger, "Token": token, "Consensus": consensus, "TaxPool":
 NOT_BOUND = {
     "Ledger": {"key_count", "guard_count"},
     "Token": {
-        "name", "symbol", "decimals", "transferFrom", "permit", "eip712Domain", "consensus",
+        "name", "symbol", "decimals", "transferFrom", "permit", "eip712Domain",
     },
     "Consensus": {"channel_terms", "standing", "set_number"},
-    "TaxPool": {"token", "consensus"},
+    "TaxPool": set(),
 }  # fmt: skip
 
 
