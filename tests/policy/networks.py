@@ -63,3 +63,26 @@ def networks(draw, min_size=1, max_size=14):
         payee = draw(st.sampled_from([None, *map(account, range(size))]))
         found.append(replace(one, account=payee))
     return found
+
+
+def in_parts(one: Relay, cuts: Sequence[int]) -> list[Relay]:
+    """The relay as several of the same bandwidth in sum, cut at these points below its own."""
+    edges = [0, *sorted(cuts), one.bandwidth]
+    return [
+        replace(
+            one,
+            fingerprint=fingerprint(f"part {number}"),
+            account=account(f"part {number}"),
+            bandwidth=upper - lower,
+        )
+        for number, (lower, upper) in enumerate(zip(edges, edges[1:], strict=False))
+    ]
+
+
+@st.composite
+def splits(draw, max_parts=6):
+    """A network, one of its relays, and that relay in two or more parts."""
+    relays = draw(networks())
+    one = draw(st.sampled_from(relays))
+    cut = st.integers(0, one.bandwidth)
+    return relays, one, in_parts(one, draw(st.lists(cut, min_size=1, max_size=max_parts - 1)))

@@ -12,7 +12,7 @@ from hypothesis import assume, given, strategies as st
 from monetor_chain.tax_tree import verify
 from offchain.policy.tax.distribution import POLICIES, inputs, plan
 from offchain.policy.tax.errors import PolicyError
-from tests.policy.networks import UNHURRIED, account, fingerprint, networks, relay, shares
+from tests.policy.networks import UNHURRIED, account, fingerprint, networks, relay, shares, splits
 
 NAMES = ("bandwidth-proportional", "waterfilling", "location-diverse")
 names = st.sampled_from(NAMES)
@@ -95,6 +95,20 @@ def test_the_better_of_two_alike_never_gets_less(relays, policy, total):
             )  # fmt: skip
             if alike and one.bandwidth > other.bandwidth:
                 assert amounts.get(one.account, 0) >= amounts.get(other.account, 0)
+
+
+@UNHURRIED
+@given(splits(), st.sampled_from(["bandwidth-proportional", "location-diverse"]), totals)
+def test_splitting_at_one_place_gains_rounding_at_most(case, policy, total):
+    """Less than one unit for every part, and one for the whole."""
+    relays, one, parts = case
+    paid_apart = [replace(r, account=account(r.fingerprint)) for r in relays if r is not one]
+    alone = replace(one, account=account("alone"))
+    assume(paid([*paid_apart, alone], policy))
+    whole = dict(plan([*paid_apart, alone], policy, 3, total).entries).get(alone.account, 0)
+    apart = dict(plan(paid_apart + parts, policy, 3, total).entries)
+    together = sum(apart.get(part.account, 0) for part in parts)
+    assert abs(together - whole) < len(parts) + 1
 
 
 @pytest.mark.parametrize(

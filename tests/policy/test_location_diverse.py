@@ -11,7 +11,7 @@ from fractions import Fraction
 from hypothesis import given, settings, strategies as st
 
 from offchain.policy.tax.location_diverse import NAME, weights
-from tests.policy.networks import PLACES, UNHURRIED, networks, relay, shares
+from tests.policy.networks import PLACES, UNHURRIED, networks, relay, shares, splits
 
 
 @UNHURRIED
@@ -32,19 +32,13 @@ def test_the_formula(relays):
 
 
 @settings(UNHURRIED, max_examples=300)
-@given(networks(), st.integers(2, 6), st.data())
-def test_splitting_at_one_place_changes_nothing(relays, parts, data):
-    """Nor merging: to the last digit of the share, for the relay and for everybody else."""
-    one = data.draw(st.sampled_from(relays))
-    cuts = sorted(data.draw(st.integers(0, one.bandwidth)) for _ in range(parts - 1))
-    sizes = [b - a for a, b in zip([0, *cuts], [*cuts, one.bandwidth], strict=True)]
-    split = [
-        replace(one, fingerprint=relay(f"part {i}", 0).fingerprint, bandwidth=size)
-        for i, size in enumerate(sizes)
-    ]
+@given(splits())
+def test_splitting_at_one_place_changes_nothing(case):
+    """Nor merging: to the last digit of the weight, for the relay and for everybody else."""
+    relays, one, parts = case
     rest = [other for other in relays if other is not one]
-    whole, apart = weights(relays), weights(rest + split)
-    assert sum(apart[part.fingerprint] for part in split) == whole[one.fingerprint]
+    whole, apart = weights(relays), weights(rest + parts)
+    assert sum(apart[part.fingerprint] for part in parts) == whole[one.fingerprint]
     assert all(apart[other.fingerprint] == whole[other.fingerprint] for other in rest)
 
 

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.policy.networks import real_relays
 TOTAL = 10**12
 PROPORTIONAL, WATERFILLING, DIVERSE = "bandwidth-proportional", "waterfilling", "location-diverse"
 RELAYS = real_relays()
+PAGE = Path(__file__).parents[2] / "docs" / "tax.md"
 
 
 @cache
@@ -90,13 +92,24 @@ def test_exits_are_scarce_and_counted_in_full():
     )
 
 
-def test_waterfilling_raises_small_relays_at_the_ends():
+def small_and_at_an_end():
+    """Which relays are in the lower half, by bandwidth, of those with Guard or Exit."""
     ends = sorted(relay.bandwidth for relay in RELAYS if at_an_end(relay))
     median = ends[len(ends) // 2]
-    small = share(WATERFILLING, lambda relay: at_an_end(relay) and relay.bandwidth <= median)
-    assert small > 1.5 * share(
-        PROPORTIONAL, lambda relay: at_an_end(relay) and relay.bandwidth <= median
-    )
+    return lambda relay: at_an_end(relay) and relay.bandwidth <= median
+
+
+def outside_the_largest_places():
+    bandwidth = Counter()
+    for relay in RELAYS:
+        bandwidth[relay.location] += relay.bandwidth
+    top = {place for place, _ in bandwidth.most_common(10)}
+    return lambda relay: relay.location not in top
+
+
+def test_waterfilling_raises_small_relays_at_the_ends():
+    small = small_and_at_an_end()
+    assert share(WATERFILLING, small) > 1.5 * share(PROPORTIONAL, small)
     assert share(WATERFILLING, at_an_end) == 1
 
 
@@ -117,12 +130,8 @@ def test_waterfilling_makes_guards_more_equal():
 
 
 def test_location_diverse_raises_rare_places():
-    bandwidth = Counter()
-    for relay in RELAYS:
-        bandwidth[relay.location] += relay.bandwidth
-    top = {place for place, _ in bandwidth.most_common(10)}
-    outside = share(DIVERSE, lambda relay: relay.location not in top)
-    assert outside > 1.25 * share(PROPORTIONAL, lambda relay: relay.location not in top)
+    rare = outside_the_largest_places()
+    assert share(DIVERSE, rare) > 1.25 * share(PROPORTIONAL, rare)
 
 
 def test_location_diverse_makes_places_more_equal():
@@ -132,3 +141,29 @@ def test_location_diverse_makes_places_more_equal():
     assert relays_for_half(DIVERSE) > 2 * relays_for_half(PROPORTIONAL)
     # A place with more bandwidth still earns more.
     assert max(diverse, key=diverse.__getitem__) == max(proportional, key=proportional.__getitem__)
+
+
+def test_the_figures_of_the_page():
+    """The table in docs/tax.md is computed from this sample."""
+
+    def row(figure, cells):
+        return f"| {figure} | " + " | ".join(cells) + " |"
+
+    def percent(figure, value):
+        return row(figure, [f"{100 * value(policy):.1f} %" for policy in POLICIES])
+
+    page = PAGE.read_text()
+    for line in (
+        percent(
+            "slower half of the relays with Guard or Exit",
+            lambda policy: share(policy, small_and_at_an_end()),
+        ),
+        percent("exits", lambda policy: share(policy, lambda relay: relay.is_exit)),
+        percent(
+            "places outside the ten largest",
+            lambda policy: share(policy, outside_the_largest_places()),
+        ),
+        percent("the best-paid place", lambda policy: max(by_location(policy).values()) / TOTAL),
+        row("relays that get half", [str(relays_for_half(policy)) for policy in POLICIES]),
+    ):
+        assert line in page, line

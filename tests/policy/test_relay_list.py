@@ -109,7 +109,9 @@ def test_a_bad_cell_is_named(row, column):
         (text(GOOD + ",9"), "line 2: 7 columns instead of 6"),
         (text(GOOD, ""), "line 3: 0 columns instead of 6"),
         (text("# note"), "line 2: 1 columns instead of 6"),
-        (text(f'"{GOOD}'), "line 2: "),
+        (text(f'"{GOOD}'), "line 2: unexpected end of data"),
+        (text(GOOD.replace(A, f'"{A[:20]}\n{A[20:]}"')), "line 3: column fingerprint"),
+        (text(GOOD.replace("500", '"5"00')), "line 2: ',' expected after"),
     ],
 )
 def test_a_bad_line_is_named(listed, message):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from offchain.policy.tax.waterfilling import NAME, levels, needs, water_level, weights
-from tests.policy.networks import UNHURRIED, networks, relay, shares
+from tests.policy.networks import UNHURRIED, networks, relay, shares, splits
 
 small = st.integers(0, 4)
 
@@ -129,25 +129,18 @@ def test_a_second_flag_never_weighs_less(relays):
                 assert use[one] >= use[other]
 
 
-@UNHURRIED
-@given(networks(min_size=2), st.integers(2, 6), st.data())
-def test_splitting_never_loses_and_merging_never_gains(relays, parts, data):
+@settings(UNHURRIED, max_examples=300)
+@given(splits())
+def test_splitting_never_loses_and_merging_never_gains(case):
     """One relay against the same bandwidth in parts with its flags."""
-    one = data.draw(st.sampled_from(relays))
+    relays, one, parts = case
     assume(any(weights(relays).values()))
-    cuts = sorted(data.draw(st.integers(0, one.bandwidth)) for _ in range(parts - 1))
-    sizes = [b - a for a, b in zip([0, *cuts], [*cuts, one.bandwidth], strict=True)]
-    split = [
-        replace(one, fingerprint=relay(f"part {i}", 0).fingerprint, bandwidth=size)
-        for i, size in enumerate(sizes)
-    ]
     rest = [other for other in relays if other is not one]
-    whole = shares(relays, NAME)
-    apart = shares(rest + split, NAME)
-    gained = sum(apart[part.fingerprint] for part in split)
-    assert gained >= whole[one.fingerprint]
+    whole, apart = shares(relays, NAME), shares(rest + parts, NAME)
+    together = sum(apart[part.fingerprint] for part in parts)
+    assert together >= whole[one.fingerprint]
     if one.bandwidth <= levels(relays).of(one):
-        assert gained == whole[one.fingerprint]
+        assert together == whole[one.fingerprint]
     assert all(apart[other.fingerprint] <= whole[other.fingerprint] for other in rest)
 
 

@@ -22,9 +22,7 @@ def read(text: str) -> tuple[Relay, ...]:
     An empty account means none; guard and exit are 0 or 1. Lines may end in LF or CRLF.
     Raises `PolicyError` with line and column for the first thing that is wrong.
     """
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
+    lines = [line + "\n" for line in text.removesuffix("\n").split("\n")] if text else []
     relays = []
     seen: dict[str, int] = {}
     rows = csv.reader(lines, strict=True)
