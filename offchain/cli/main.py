@@ -22,6 +22,7 @@ from . import (
     govern,
     intermediary,
     relay,
+    tax,
     testnet,
     verify_deployment,
     version,
@@ -56,6 +57,12 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("client", client.run, "monetor client http://127.0.0.1:8000/file --settle"),
     ("testnet", testnet.run, "monetor testnet --speed 4"),
     ("gas", gas.run, "monetor gas --json"),
+    ("tax plan", tax.plan, "monetor tax plan relays.csv --policy waterfilling"),
+    ("tax publish", tax.publish, "monetor tax publish relays.csv --epoch 29 --total 100000"),
+    ("tax verify", tax.verify, "monetor tax verify relays.csv --epoch 29"),
+    ("tax claim", tax.claim, "monetor tax claim 28=relays-28.csv 29=relays-29.csv"),
+    ("tax show", tax.show, "monetor tax show --epoch 29"),
+    ("tax roll-over", tax.roll_over, "monetor tax roll-over 29"),
     ("govern show", govern.show, "monetor govern show --json"),
     ("govern vote", govern.vote, "monetor govern vote price=120 delta_r=100"),
     (
@@ -72,6 +79,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
 is a command of a group."""
 
 GROUPS = {
+    "tax": "How collected tax goes back to relays: plan, publish, verify, claim.",
     "govern": "What the authorities decide: parameters, members, pauses, issues.",
 }
 _groups = {
