@@ -10,10 +10,8 @@ costs most. The same state and the same randomness give the same figures in ever
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from .parameters import DEFAULT
 from .rehearsal import NO_AUTHORISATION, NO_PERMIT, Party, Rehearsal, payment_chain, words
@@ -89,13 +87,6 @@ def measure_groups() -> tuple[GroupCost, ...]:
         _warm_up(stage)
         costs.append(GroupCost(count, **_cooperative(stage, count)))
     return tuple(costs)
-
-
-def write(path: Path | str) -> dict[str, int]:
-    """Measures, and writes the figures as a JSON object to `path`."""
-    figures = measure()
-    Path(path).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return figures
 
 
 def worst_k(n: int) -> int:
