@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .parameters import DEFAULT
 from .rehearsal import NO_AUTHORISATION, NO_PERMIT, Party, Rehearsal, payment_chain, words
+from .rehearsal_chain import InProcessChain, RehearsalChain
 from .statements import NanoTerms, Role, lock_of, voucher_struct
 
 BUDGETS: dict[str, int] = {
@@ -41,13 +42,14 @@ FUND = 2_000_000
 LONG_SESSION = 2**18
 
 
-def measure() -> dict[str, int]:
-    """Gas used by every operation named in `BUDGETS`, on a chain of its own in this process."""
+def measure(new_chain: Callable[[], RehearsalChain] = InProcessChain) -> dict[str, int]:
+    """Gas used by every operation named in `BUDGETS`, on chains that `new_chain` makes."""
     figures: dict[str, int] = {}
     for scenario in (_cooperative, _refund, _relay_session, _long_session, _batch, _guard):
-        stage = Rehearsal(DEFAULT)
+        stage = Rehearsal(DEFAULT, chain=new_chain())
         _warm_up(stage)
         figures.update(scenario(stage))
+        stage.close()
     return {name: figures[name] for name in BUDGETS}
 
 

@@ -8,19 +8,21 @@ After a deliberate change write the new table with
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from monetor_chain.gas import BUDGETS, measure
+from monetor_chain.rehearsal_chain import RehearsalChain
 
 TABLE = Path(__file__).parent / "gas_table.json"
 TOLERANCE = 0.02
 
 
 @pytest.fixture(scope="module")
-def figures() -> dict[str, int]:
-    return measure()
+def figures(new_chain: Callable[[], RehearsalChain]) -> dict[str, int]:
+    return measure(new_chain)
 
 
 @pytest.mark.parametrize("name", BUDGETS)
