@@ -40,6 +40,9 @@ comes one second after the one before, and every run is like the last."""
 CALL_REVERTED = (ContractLogicError, TransactionFailed)
 """What web3 raises when a call reverts, by one chain or the other; the text has the reason."""
 
+_NOTHING_SAID = "b''"
+"""How eth-tester writes a revert without a payload."""
+
 _READY_SECONDS = 20.0
 _STOP_SECONDS = 10.0
 _POLL_SECONDS = 0.002
@@ -106,7 +109,8 @@ class InProcessChain(RehearsalChain):
                 {**fields, "gasPrice": receipt["effectiveGasPrice"]}, block_identifier="pending"
             )
         except CALL_REVERTED as error:
-            return str(error.args[0]).removeprefix("execution reverted: ")
+            said = str(error.args[0]).removeprefix("execution reverted: ")
+            return revert_reason(b"") if said == _NOTHING_SAID else said
         finally:
             chain.header = following
         raise AssertionError("a transaction that failed does not fail when it is simulated")

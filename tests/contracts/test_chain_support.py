@@ -33,6 +33,14 @@ def test_deployed_code_size(stage: Rehearsal, name: str) -> None:
     assert compile_contract(name).bytecode
 
 
+@pytest.mark.parametrize(("size", "fits"), [(CODE_LIMIT, True), (CODE_LIMIT + 1, False)])
+def test_the_code_limit_is_the_main_networks(stage: Rehearsal, size: int, fits: bool) -> None:
+    """A constructor that returns `size` zero bytes."""
+    push_size_push_0_return = bytes([0x61, *size.to_bytes(2, "big"), 0x5F, 0xF3])
+    contract = stage.deploy_code([], push_size_push_0_return)
+    assert (contract.address is not None) == fits
+
+
 @pytest.mark.in_process
 def test_a_chain_without_bls_precompiles_verifies_nothing() -> None:
     """Invariant L22: there a call to the precompile succeeds and returns nothing at all."""

@@ -25,6 +25,8 @@ from .actions import (
     wealth,
 )
 
+pytestmark = pytest.mark.precompiles
+
 PAID = 130_000
 
 
