@@ -46,7 +46,7 @@ test-pure: setup
 
 test-anvil: setup
 	$(PYTEST) -m 'not long' --chain anvil tests/contracts $(ARGS)
-	$(PYTEST) -k anvil tests/monetor_chain tests/end_to_end $(ARGS)
+	$(PYTEST) -k anvil --timeout 3600 tests/monetor_chain tests/end_to_end $(ARGS)
 
 test-long: setup
 	$(PYTEST) -m long --timeout 3600 $(ARGS)

@@ -14,6 +14,7 @@ from monetor_chain.rehearsal_chain import CALL_REVERTED, InProcessChain
 from monetor_chain.statements import Role
 
 from .actions import CLOSING_MICRO, open_channel, post_refund, post_session, status
+from .conftest import take_native_away
 from .mocks import compiled
 
 CODE_LIMIT = 24_576
@@ -70,8 +71,9 @@ def test_a_failing_precompile_burns_a_bounded_amount(stage: Rehearsal) -> None:
 
 
 @pytest.mark.in_process
-def test_the_same_on_py_evms_own_precompiles() -> None:
+def test_the_same_on_py_evms_own_precompiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Native precompiles serve the other tests; here a refund and a session run without them."""
+    take_native_away(monkeypatch)
     stage = Rehearsal(chain=InProcessChain("pure"))
     cid = open_channel(stage, Role.CLIENT, 2)
     post_refund(stage, Role.CLIENT, cid, 1_000, stage.secret())
