@@ -21,6 +21,7 @@ from monetor_chain.statements import Role
 
 from .actions import deadline, open_channel, post_refund, refused
 
+
 def _act(stage: Rehearsal, amount: int = 5) -> int:
     """Any transaction; its block's number."""
     call = stage.token.functions.approve(stage.ledger.address, amount)
