@@ -6,17 +6,23 @@
 @title The directory authorities' votes on the network parameters
 @license GNU Affero General Public License v3.0 only
 @notice Each authority votes a full set for the next epoch. With a quorum of votes the median of
-        every parameter is taken; the set of medians is checked as a whole and applies from the
-        next epoch on, or the old one stays. Amounts are in token base units, times in seconds,
-        shares and factors (premium_share, alpha, beta) in ten-thousandths.
+        every parameter is taken over all authorities, where whoever is silent counts as voting
+        for the set in force; the set of medians is checked as a whole and applies from the next
+        epoch on, or the old one stays. Amounts are in token base units, times in seconds, shares
+        and factors (premium_share, alpha, beta) in ten-thousandths.
+        A quorum also changes the set of authorities and pauses openings of channels.
 @custom:security A median taken per parameter can be invalid although every vote is valid, so the
-        result is checked again. The epoch's length is fixed at deployment: epochs are counted
-        from the Unix epoch, and another length would renumber them.
+        result is checked again. Without the silent ones' votes for the set in force, one
+        authority of a bare quorum would decide every median. The epoch's length is fixed at
+        deployment: epochs are counted from the Unix epoch, and another length would renumber
+        them.
 """
 
 from .interfaces import IConsensus
+from .modules import approvals
 
 implements: IConsensus
+initializes: approvals
 
 struct Parameters:
     dispute_window: uint256
@@ -52,27 +58,52 @@ event ParametersAgreed:
 
 event ParametersRejected:
     epoch: indexed(uint256)
+    reason: String[40]
+
+
+event AuthoritiesChanged:
+    set_number: indexed(uint256)
+    authorities: DynArray[address, MAX_AUTHORITIES]
+    quorum: uint256
+
+
+event PauseChanged:
+    paused: bool
 
 
 COUNT: constant(uint256) = 19
 MAX_AUTHORITIES: constant(uint256) = 16
 BASIS: constant(uint256) = 10_000
 _WORD: constant(uint256) = 2**32 - 1
+# Bounds of single parameters. Windows that users pin for life must stay bearable whatever a quorum
+# votes; windows of cells never fall below the increments that Tor acknowledges (tor-spec, flow
+# control).
+_MAX_WINDOW: constant(uint256) = 90 * 86_400
+_MAX_NOTICE: constant(uint256) = 366 * 86_400
+_MAX_ALPHA: constant(uint256) = 9_000
+_MIN_CIRCUIT_WINDOW: constant(uint256) = 100
+_MIN_STREAM_WINDOW: constant(uint256) = 50
 # The first six parameters share a word with the epoch they apply from, in its upper 64 bits:
 # what a channel pins then costs one storage read.
 _FIRST: constant(uint256) = 6
 _SINCE: constant(uint256) = 192
 
+_PAUSED: constant(uint256) = 1 << 255
+
 tax_rate_bp: public(immutable(uint256))
-quorum: public(immutable(uint256))
 epoch_length: public(immutable(uint256))
 
-authorities: public(DynArray[address, MAX_AUTHORITIES])
-_is_authority: HashMap[address, bool]
+quorum: public(uint256)
+set_number: public(uint256)
+_authorities: DynArray[address, MAX_AUTHORITIES]
+# Set number -> authority -> its place in the set, from 1.
+_seats: HashMap[uint256, HashMap[address, uint256]]
 _votes: HashMap[uint256, HashMap[address, uint256[3]]]
 # Agreed sets in the order of the epochs they apply from; only the last can lie in the future.
 _sets: HashMap[uint256, uint256[3]]
-_count: uint256
+# Number of agreed sets | paused << 255: what an opening asks costs one storage read less.
+_head: uint256
+_pause_count: uint256
 
 
 @deploy
@@ -86,24 +117,16 @@ def __init__(
     @param quorum_ Votes needed for a new set, more than half of the authorities.
     @param initial The set in force from the epoch of the deployment.
     """
-    assert (
-        quorum_ * 2 > len(authorities_) and quorum_ <= len(authorities_)
-    ), "consensus: quorum"
     assert tax_rate_bp_ <= BASIS, "consensus: tax rate"
-    for authority: address in authorities_:
-        assert (
-            authority != empty(address) and not self._is_authority[authority]
-        ), "consensus: authority"
-        self._is_authority[authority] = True
-    self.authorities = authorities_
-    quorum = quorum_
     tax_rate_bp = tax_rate_bp_
     epoch_length = initial.epoch
     values: uint256[COUNT] = self._values(initial)
-    assert self._is_valid(values, initial.epoch, tax_rate_bp_), "consensus: invalid parameters"
+    problem: String[40] = self._problem(values, initial.epoch, tax_rate_bp_)
+    assert len(problem) == 0, problem
     since: uint256 = block.timestamp // initial.epoch
     self._sets[0] = self._pack(values, since)
-    self._count = 1
+    self._head = 1
+    self._seat(authorities_, quorum_)
     log ParametersAgreed(epoch=since, parameters=initial)
 
 
@@ -112,13 +135,63 @@ def vote(epoch: uint256, parameters: Parameters):
     """
     @notice Casts or replaces the caller's vote on the set of the next epoch.
     """
-    assert self._is_authority[msg.sender], "consensus: authorities only"
+    assert self._seats[self.set_number][msg.sender] != 0, "consensus: authorities only"
     assert epoch == self._current() + 1, "consensus: not the next epoch"
     values: uint256[COUNT] = self._values(parameters)
-    assert self._is_valid(values, epoch_length, tax_rate_bp), "consensus: invalid parameters"
+    problem: String[40] = self._problem(values, epoch_length, tax_rate_bp)
+    assert len(problem) == 0, problem
     self._votes[epoch][msg.sender] = self._pack(values, 1)
     log Voted(authority=msg.sender, epoch=epoch)
     self._tally(epoch)
+
+
+@external
+def change_authorities(authorities_: DynArray[address, MAX_AUTHORITIES], quorum_: uint256):
+    """
+    @notice Approves another set of authorities; with the quorum's last approval it takes office.
+            Members who stay keep their votes on the next epoch's parameters.
+    """
+    decision: bytes32 = keccak256(abi_encode("authorities", authorities_, quorum_))
+    if approvals._approve(self._standing(msg.sender), decision):
+        self._seat(authorities_, quorum_)
+
+
+@external
+def set_paused(paused_: bool):
+    """
+    @notice Approves that openings of channels stop, or go on; the quorum's last approval decides.
+            Nothing that ends a channel, or pays anybody out, can be paused.
+    """
+    assert paused_ != self._paused(), "consensus: no change"
+    decision: bytes32 = keccak256(abi_encode("pause", paused_, self._pause_count))
+    if approvals._approve(self._standing(msg.sender), decision):
+        self._pause_count += 1
+        self._head ^= _PAUSED
+        log PauseChanged(paused=paused_)
+
+
+@external
+@view
+def authorities() -> DynArray[address, MAX_AUTHORITIES]:
+    """
+    @return The accounts that may vote, in the order of their seats.
+    """
+    return self._authorities
+
+
+@external
+@view
+def standing(account: address) -> IConsensus.Standing:
+    return self._standing(account)
+
+
+@external
+@view
+def paused() -> bool:
+    """
+    @return Whether openings of channels are paused.
+    """
+    return self._paused()
 
 
 @external
@@ -134,7 +207,7 @@ def parameters(epoch: uint256) -> Parameters:
     @return The set in force in `epoch`; that of a future epoch can still change.
     """
     low: uint256 = 0
-    high: uint256 = self._count
+    high: uint256 = self._count()
     assert epoch >= self._sets[0][0] >> _SINCE, "consensus: before the first epoch"
     for i: uint256 in range(64):
         if high - low == 1:
@@ -153,7 +226,8 @@ def channel_terms() -> IConsensus.ChannelTerms:
     """
     @return What a channel that is opened now pins.
     """
-    last: uint256 = self._count - 1
+    head: uint256 = self._head
+    last: uint256 = (head & ~_PAUSED) - 1
     word: uint256 = self._sets[last][0]
     if word >> _SINCE > self._current():
         word = self._sets[last - 1][0]
@@ -163,6 +237,7 @@ def channel_terms() -> IConsensus.ChannelTerms:
         close_bond=(word >> 64) & _WORD,
         price=(word >> 96) & _WORD,
         deposit_max=(word >> 128) & _WORD,
+        paused=head & _PAUSED != 0,
     )
 
 
@@ -173,16 +248,66 @@ def _current() -> uint256:
 
 
 @internal
+@view
+def _count() -> uint256:
+    return self._head & ~_PAUSED
+
+
+@internal
+@view
+def _paused() -> bool:
+    return self._head & _PAUSED != 0
+
+
+@internal
+@view
+def _standing(account: address) -> IConsensus.Standing:
+    return IConsensus.Standing(
+        seat=self._seats[self.set_number][account],
+        quorum=self.quorum,
+        set_number=self.set_number,
+        epoch=self._current(),
+    )
+
+
+@internal
+def _seat(members: DynArray[address, MAX_AUTHORITIES], quorum_: uint256):
+    """
+    @notice Puts a set of authorities into office.
+    """
+    assert quorum_ * 2 > len(members) and quorum_ <= len(members), "consensus: quorum"
+    number: uint256 = self.set_number + 1
+    seat: uint256 = 0
+    for member: address in members:
+        assert (
+            member != empty(address) and self._seats[number][member] == 0
+        ), "consensus: authority"
+        seat += 1
+        self._seats[number][member] = seat
+    self.set_number = number
+    self._authorities = members
+    self.quorum = quorum_
+    log AuthoritiesChanged(set_number=number, authorities=members, quorum=quorum_)
+
+
+@internal
 def _tally(epoch: uint256):
     """
     @notice Takes the medians of the votes cast so far on `epoch` and stores or withdraws them.
     """
+    last: uint256 = self._count() - 1
+    pending: bool = self._sets[last][0] >> _SINCE == epoch
+    in_force: uint256[3] = self._sets[last - 1 if pending else last]
     cast: DynArray[uint256[3], MAX_AUTHORITIES] = []
-    for authority: address in self.authorities:
+    votes: uint256 = 0
+    for authority: address in self._authorities:
         ballot: uint256[3] = self._votes[epoch][authority]
-        if ballot[0] != 0:
-            cast.append(ballot)
-    if len(cast) < quorum:
+        if ballot[0] == 0:
+            ballot = in_force
+        else:
+            votes += 1
+        cast.append(ballot)
+    if votes < self.quorum:
         return
     medians: uint256[COUNT] = empty(uint256[COUNT])
     for lane: uint256 in range(COUNT):
@@ -199,52 +324,63 @@ def _tally(epoch: uint256):
             sorted[position] = value
         medians[lane] = sorted[(len(sorted) - 1) // 2]
 
-    last: uint256 = self._count - 1
-    pending: bool = self._sets[last][0] >> _SINCE == epoch and last > 0
-    if self._is_valid(medians, epoch_length, tax_rate_bp):
+    problem: String[40] = self._problem(medians, epoch_length, tax_rate_bp)
+    if len(problem) == 0:
         if not pending:
             last += 1
-            self._count = last + 1
+            self._head += 1
         self._sets[last] = self._pack(medians, epoch)
         log ParametersAgreed(epoch=epoch, parameters=self._parameters(medians))
     else:
         if pending:
-            self._count = last
-        log ParametersRejected(epoch=epoch)
+            self._head -= 1
+        log ParametersRejected(epoch=epoch, reason=problem)
 
 
 @internal
 @pure
-def _is_valid(p: uint256[COUNT], length: uint256, rate: uint256) -> bool:
+def _problem(p: uint256[COUNT], length: uint256, rate: uint256) -> String[40]:
     """
-    @notice The check of a whole set: the fee is positive, the dispute window at least four and
-            the lifetime more than four safety margins, everything within its bounds.
+    @notice The check of a whole set.
+    @return The first rule that it breaks, empty if it may come into force.
     """
     for value: uint256 in p:
         if value > _WORD:
-            return False
+            return "consensus: a value reaches 2^32"
     s: Parameters = self._parameters(p)
     tax: uint256 = (s.delta_r * rate + BASIS - 1) // BASIS
-    return (
-        s.delta_r > 0
-        and s.price > s.delta_r + tax
-        and s.n >= 32
-        and s.n <= 2**18
-        and s.n & (s.n - 1) == 0
-        and s.deposit_max < 2**31
-        and s.n * s.price <= s.deposit_max
-        and s.epoch == length
-        and length > 0
-        and s.safety_margin > 0
-        and s.dispute_window >= 4 * s.safety_margin
-        and s.lifetime > 4 * s.safety_margin
-        and s.close_notice >= 4 * s.safety_margin
-        and s.cells_per_payment > 0
-        and s.premium_share <= BASIS
-        and s.beta > 0
-        and s.circuit_window > 0
-        and s.stream_window > 0
-    )
+    if s.delta_r == 0:
+        return "consensus: delta_r"
+    if s.price <= s.delta_r + tax:
+        return "consensus: no fee is left of the price"
+    if s.n < 32 or s.n > 2**18 or s.n & (s.n - 1) != 0:
+        return "consensus: n"
+    if s.deposit_max >= 2**31 or s.n * s.price > s.deposit_max:
+        return "consensus: deposit_max"
+    if s.epoch != length or length == 0:
+        return "consensus: epoch"
+    if s.safety_margin == 0:
+        return "consensus: safety_margin"
+    if s.dispute_window < 4 * s.safety_margin or s.dispute_window > _MAX_WINDOW:
+        return "consensus: dispute_window"
+    if s.lifetime <= 4 * s.safety_margin or s.lifetime > _MAX_WINDOW:
+        return "consensus: lifetime"
+    # Whoever answers a request must not have less time than whoever disputes an answer.
+    if s.close_notice < s.dispute_window or s.close_notice > _MAX_NOTICE:
+        return "consensus: close_notice"
+    if s.cells_per_payment == 0:
+        return "consensus: cells_per_payment"
+    if s.premium_share == 0 or s.premium_share > BASIS:
+        return "consensus: premium_share"
+    if s.alpha > _MAX_ALPHA:
+        return "consensus: alpha"
+    if s.beta < BASIS:
+        return "consensus: beta"
+    if s.circuit_window < _MIN_CIRCUIT_WINDOW:
+        return "consensus: circuit_window"
+    if s.stream_window < _MIN_STREAM_WINDOW:
+        return "consensus: stream_window"
+    return ""
 
 
 @internal

@@ -23,6 +23,7 @@ from .modules import hash_chain
 from .modules import issuer_keys
 from .modules import preimages
 from .modules import ps_verifier
+from .modules import refusal
 from .modules import settlement
 from .modules import vaults
 
@@ -93,10 +94,11 @@ def __init__(token: address, consensus: address, tax_pool: address, tax_rate_bp:
     @param tax_rate_bp Tax rate in basis points, for ever; the one that the authorities' votes
            are checked against.
     """
-    assert tax_rate_bp <= settlement.BASIS, "ledger: tax rate"
-    assert (
-        staticcall IConsensus(consensus).tax_rate_bp() == tax_rate_bp
-    ), "ledger: tax rate differs from consensus"
+    refusal._unless(tax_rate_bp <= settlement.BASIS, "ledger: tax rate")
+    refusal._unless(
+        staticcall IConsensus(consensus).tax_rate_bp() == tax_rate_bp,
+        "ledger: tax rate differs from consensus",
+    )
     vaults.__init__(token, tax_pool, tax_rate_bp)
     guard_channels.__init__(consensus)
 
@@ -109,6 +111,8 @@ def open(
     deposit: uint256,
     fund: uint256,
     count: uint256,
+    dispute_window: uint256,
+    close_notice: uint256,
     rho_e: bytes32,
     rho_i: bytes32,
     auth: authorisation.Authorisation,
@@ -118,6 +122,8 @@ def open(
     @notice Init-E: opens a group of `count` channels and takes count * deposit from `account`.
     @param deposit The account's stake in each channel.
     @param fund The intermediary's stake in each channel, which `fund` adds later.
+    @param dispute_window The window that the account expects to be pinned, in seconds.
+    @param close_notice The notice that it expects to be pinned, in seconds.
     @param permit A token permit; an empty signature if the ledger already has an allowance.
     @return The group's id.
     """
@@ -125,17 +131,36 @@ def open(
     intermediary: address = empty(address)
     key_index: uint256 = 0
     intermediary, key_index = issuer_keys._owner_of(key_hash)
-    assert key_index != 0, "ledger: unknown key"
-    assert (
+    refusal._unless(not terms.paused, "ledger: openings are paused")
+    refusal._unless(key_index != 0, "ledger: unknown key")
+    refusal._unless(
         account != empty(address)
         and (role == settlement.CLIENT or role == settlement.RELAY)
         and max(deposit, fund) <= terms.deposit_max
         and max(deposit, fund) > 0
         and count > 0
-        and count <= _MAX_COUNT
-    ), "ledger: terms"
+        and count <= _MAX_COUNT,
+        "ledger: terms",
+    )
+    # The windows are pinned for life, so the account must know which: a vote may have changed
+    # them since it signed.
+    refusal._unless(
+        dispute_window == terms.dispute_window and close_notice == terms.close_notice,
+        "ledger: windows",
+    )
     arguments: bytes32 = keccak256(
-        abi_encode(key_hash, account, role, deposit, fund, count, rho_e, rho_i)
+        abi_encode(
+            key_hash,
+            account,
+            role,
+            deposit,
+            fund,
+            count,
+            dispute_window,
+            close_notice,
+            rho_e,
+            rho_i,
+        )
     )
     group_id: uint256 = convert(
         keccak256(
@@ -153,7 +178,7 @@ def open(
         ),
         uint256,
     ) >> 16
-    assert not channel_groups._exists(group_id), "ledger: group exists"
+    refusal._unless(not channel_groups._exists(group_id), "ledger: group exists")
     authorisation._demand(account, _OPEN, group_id, arguments, auth)
     channel_groups._create(
         group_id,
@@ -168,8 +193,8 @@ def open(
             pin=0,
             intermediary=intermediary,
             key_index=key_index,
-            dispute_window=terms.dispute_window,
-            close_notice=terms.close_notice,
+            dispute_window=dispute_window,
+            close_notice=close_notice,
         ),
     )
     log ILedgerEvents.Opened(
@@ -180,8 +205,8 @@ def open(
         deposit=deposit,
         fund=fund,
         count=count,
-        dispute_window=terms.dispute_window,
-        close_notice=terms.close_notice,
+        dispute_window=dispute_window,
+        close_notice=close_notice,
     )
     vaults._permit(account, permit)
     vaults._pull(account, count * deposit)
@@ -194,8 +219,8 @@ def fund(group_id: uint256):
     @notice Init-I: the intermediary adds exactly the agreed funds from its vault.
     """
     g: channel_groups.Group = channel_groups._group(group_id)
-    assert msg.sender == g.intermediary, "ledger: intermediary only"
-    assert g.state == channel_groups.HALF_OPEN, "ledger: not half-open"
+    refusal._unless(msg.sender == g.intermediary, "ledger: intermediary only")
+    refusal._unless(g.state == channel_groups.HALF_OPEN, "ledger: not half-open")
     vaults._take(g.intermediary, g.count * g.fund)
     g.state = channel_groups.OPEN
     channel_groups._store_head(group_id, g)
@@ -208,7 +233,7 @@ def reclaim(group_id: uint256, auth: authorisation.Authorisation):
     @notice Returns the deposits of a group that the intermediary has not funded.
     """
     g: channel_groups.Group = channel_groups._group(group_id)
-    assert g.state == channel_groups.HALF_OPEN, "ledger: not half-open"
+    refusal._unless(g.state == channel_groups.HALF_OPEN, "ledger: not half-open")
     authorisation._demand(g.account, _RECLAIM, group_id, _NO_ARGUMENTS, auth)
     g.state = channel_groups.ENDED
     channel_groups._store_head(group_id, g)
@@ -266,8 +291,8 @@ def refund_conditional(
         keccak256(abi_encode(cid, wpk, balance, keccak256(token), wpk_c, t_p, wsk_c)),
         auth,
     )
-    assert block.timestamp <= t_p, "ledger: too late"
-    assert self._lock_of(wsk_c) == wpk_c, "ledger: wrong secret"
+    refusal._unless(block.timestamp <= t_p, "ledger: too late")
+    refusal._unless(self._lock_of(wsk_c) == wpk_c, "ledger: wrong secret")
     self._post_token(g, cid, _CONDITIONAL, wpk_c, t_p, public_key, wpk, balance, token)
     log ILedgerEvents.PayerRevealed(cid=cid, lock=wpk_c, secret=wsk_c)
 
@@ -313,8 +338,8 @@ def batch_nano_refund(batch: DynArray[NanoClaim, MAX_BATCH]):
     """
     @notice `nano_refund` for several channels, all or none.
     """
-    for claim: NanoClaim in batch:
-        self._post_session(claim)
+    for i: uint256 in range(len(batch), bound=MAX_BATCH):
+        self._post_session(batch[i])
 
 
 @external
@@ -324,9 +349,9 @@ def request_close(cid: uint256):
             answer.
     """
     g: channel_groups.Group = channel_groups._live(cid)
-    assert msg.sender == g.intermediary, "ledger: intermediary only"
+    refusal._unless(msg.sender == g.intermediary, "ledger: intermediary only")
     c: channel_groups.Channel = channel_groups._channel(cid)
-    assert c.status == channel_groups.UNTOUCHED, "ledger: not open"
+    refusal._unless(c.status == channel_groups.UNTOUCHED, "ledger: not open")
     terms: IConsensus.ChannelTerms = staticcall IConsensus(guard_channels.consensus).channel_terms()
     vaults._take(g.intermediary, terms.close_bond)
     deadline: uint256 = block.timestamp + g.close_notice
@@ -347,11 +372,12 @@ def refute(cid: uint256, secret: bytes32):
     """
     g: channel_groups.Group = channel_groups._live(cid)
     c: channel_groups.Channel = channel_groups._channel(cid)
-    assert self._is_closing(c.status), "ledger: not closing"
-    assert block.timestamp <= c.deadline, "ledger: too late"
-    assert (
-        convert(keccak256(secret), uint256) & channel_groups.LOCK_MASK == c.lock
-    ), "ledger: wrong secret"
+    refusal._unless(self._is_closing(c.status), "ledger: not closing")
+    refusal._unless(block.timestamp <= c.deadline, "ledger: too late")
+    refusal._unless(
+        convert(keccak256(secret), uint256) & channel_groups.LOCK_MASK == c.lock,
+        "ledger: wrong secret",
+    )
     channel_groups._mark_resolved(g, cid >> 8, 1 << (cid & 255))
     channel_groups._forget(cid)
     vaults._put(g.intermediary, g.deposit + g.fund)
@@ -365,30 +391,26 @@ def resolve(cid: uint256):
     """
     g: channel_groups.Group = channel_groups._live(cid)
     c: channel_groups.Channel = channel_groups._channel(cid)
-    assert c.status != channel_groups.UNTOUCHED, "ledger: not closing"
-    assert block.timestamp > c.deadline, "ledger: too early"
+    refusal._unless(c.status != channel_groups.UNTOUCHED, "ledger: not closing")
+    refusal._unless(block.timestamp > c.deadline, "ledger: too early")
+    to_account: uint256 = 0
+    to_intermediary: uint256 = g.deposit + g.fund
+    tax: uint256 = 0
+    bond: uint256 = 0
     if c.status == channel_groups.REQUESTED:
         # Nobody answered within the notice: the intermediary gets escrow and bond.
-        channel_groups._mark_resolved(g, cid >> 8, 1 << (cid & 255))
-        channel_groups._forget(cid)
-        vaults._put(g.intermediary, g.deposit + g.fund + c.balance)
-        log ILedgerEvents.BondSettled(cid=cid, answered=False, amount=c.balance)
-        log ILedgerEvents.Resolved(
-            cid=cid, to_account=0, to_intermediary=g.deposit + g.fund, tax=0
+        bond = c.balance
+        log ILedgerEvents.BondSettled(cid=cid, answered=False, amount=bond)
+    else:
+        claim: uint256 = c.balance
+        if c.status == channel_groups.CLOSING_NANO:
+            claim = self._session_claim(g.role, c.balance, channel_groups._sessions[cid])
+        to_account, to_intermediary, tax = settlement._divide(
+            g.role, g.deposit, g.fund, claim, vaults.tax_rate_bp
         )
-        return
-    claim: uint256 = c.balance
-    if c.status == channel_groups.CLOSING_NANO:
-        claim = self._session_claim(g.role, c.balance, channel_groups._sessions[cid])
-    to_account: uint256 = 0
-    to_intermediary: uint256 = 0
-    tax: uint256 = 0
-    to_account, to_intermediary, tax = settlement._divide(
-        g.role, g.deposit, g.fund, claim, vaults.tax_rate_bp
-    )
     channel_groups._mark_resolved(g, cid >> 8, 1 << (cid & 255))
     channel_groups._forget(cid)
-    self._pay(g, to_account, to_intermediary, tax)
+    self._pay(g, to_account, to_intermediary + bond, tax)
     log ILedgerEvents.Resolved(
         cid=cid, to_account=to_account, to_intermediary=to_intermediary, tax=tax
     )
@@ -415,12 +437,13 @@ def close(
         keccak256(abi_encode(group_id, channels, total, keccak256(signature))),
         auth,
     )
-    assert g.state != channel_groups.HALF_OPEN, "ledger: not funded"
-    assert (
+    refusal._unless(g.state != channel_groups.HALF_OPEN, "ledger: not funded")
+    refusal._unless(
         channels != 0
         and channels & ~channel_groups._all(g.count) == 0
-        and not channel_groups._is_resolved(g, group_id, channels)
-    ), "ledger: channels"
+        and not channel_groups._is_resolved(g, group_id, channels),
+        "ledger: channels",
+    )
     authorisation._check(
         authorisation._close(
             issuer_keys._context_of(g.key_index), group_id, channels, total
@@ -433,9 +456,10 @@ def close(
         covered = self._population(channels)
     deposit: uint256 = covered * g.deposit
     fund: uint256 = covered * g.fund
-    assert (
-        total <= settlement._cap(g.role, deposit, fund, vaults.tax_rate_bp)
-    ), "ledger: total above the cap"
+    refusal._unless(
+        total <= settlement._cap(g.role, deposit, fund, vaults.tax_rate_bp),
+        "ledger: total above the cap",
+    )
     to_account: uint256 = 0
     to_intermediary: uint256 = 0
     tax: uint256 = 0
@@ -464,9 +488,12 @@ def _claimable(cid: uint256) -> channel_groups.Group:
     """
     g: channel_groups.Group = channel_groups._live(cid)
     c: channel_groups.Channel = channel_groups._channel(cid)
-    assert c.status == channel_groups.UNTOUCHED or (
-        c.status == channel_groups.REQUESTED and block.timestamp <= c.deadline
-    ), "ledger: not open"
+    refusal._unless(
+        c.status == channel_groups.UNTOUCHED or (
+            c.status == channel_groups.REQUESTED and block.timestamp <= c.deadline
+        ),
+        "ledger: not open",
+    )
     return g
 
 
@@ -485,15 +512,18 @@ def _post_token(
     """
     @notice Checks a token of the given kind and starts the dispute window.
     """
-    assert wpk < _TAG_LIMIT and balance < _BALANCE_LIMIT, "ledger: out of range"
+    refusal._unless(wpk < _TAG_LIMIT and balance < _BALANCE_LIMIT, "ledger: out of range")
     ctx: bytes32 = issuer_keys._context_of(g.key_index)
     digest: bytes32 = keccak256(abi_encode(kind, g.role, ctx))
     if kind == _CONDITIONAL:
         digest = keccak256(abi_encode(kind, g.role, ctx, wpk_c, t_p))
     tag: uint256 = convert(digest, uint256) % _TAG_LIMIT
-    assert issuer_keys._is_key(g.key_index, public_key) and ps_verifier._is_token(
-        public_key, tag, cid, wpk, balance, token
-    ), "ledger: token"
+    refusal._unless(
+        issuer_keys._is_key(g.key_index, public_key) and ps_verifier._is_token(
+            public_key, tag, cid, wpk, balance, token
+        ),
+        "ledger: token",
+    )
     self._start_closing(
         g,
         cid,
@@ -537,11 +567,10 @@ def _post_session(claim: NanoClaim):
         ),
         claim.auth,
     )
-    assert (
-        claim.nwpk < _TAG_LIMIT
-        and claim.b_full < _BALANCE_LIMIT
-        and claim.rho < ps_verifier.ORDER
-    ), "ledger: out of range"
+    refusal._unless(
+        claim.nwpk < _TAG_LIMIT and claim.b_full < _BALANCE_LIMIT and claim.rho < ps_verifier.ORDER,
+        "ledger: out of range",
+    )
     authorisation._check(
         authorisation._nano_refund(
             issuer_keys._context_of(g.key_index),

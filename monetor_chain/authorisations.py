@@ -67,12 +67,23 @@ def arguments_of_open(
     deposit: int,
     fund: int,
     count: int,
+    dispute_window: int,
+    close_notice: int,
     rho_e: bytes,
     rho_i: bytes,
 ) -> bytes:
-    """Hash of the arguments of `open` that the end user authorises."""
+    """Hash of the arguments of `open` that the end user authorises; the windows in seconds."""
     return hash_words(
-        key_hash, address_word(account), int(role), deposit, fund, count, rho_e, rho_i
+        key_hash,
+        address_word(account),
+        int(role),
+        deposit,
+        fund,
+        count,
+        dispute_window,
+        close_notice,
+        rho_e,
+        rho_i,
     )
 
 

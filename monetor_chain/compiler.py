@@ -23,7 +23,7 @@ from .errors import CompilationFailed
 from .settings import CompilerSettings, Settings
 from .statements import keccak256
 
-CONTRACTS = ("Token", "Consensus", "TaxPool", "Ledger")
+CONTRACTS = ("Consensus", "Token", "TaxPool", "Ledger")
 """The deployable contracts, in the order of their deployment."""
 
 _PACKAGED = Path(__file__).resolve().parent / "artifacts"

@@ -37,10 +37,15 @@ from .statements import keccak256
 
 DEFAULT_FOLDER = Path("deployments")
 _FORMAT = 1
-_CREATION_GAS = {"Token": 3_000_000, "Consensus": 4_000_000, "TaxPool": 1_500_000}
+CLAIM_EPOCHS = 90
+"""For how many epochs after its publication a distribution of tax can be claimed, by default."""
+_CREATION_GAS = {"Token": 3_000_000, "Consensus": 4_000_000, "TaxPool": 3_000_000}
 _LEDGER_CREATION_GAS = 9_000_000
 _PENDING_SECONDS = 120.0
 _POLL_SECONDS = 0.2
+_NOBODY = "0x" + "0" * 40
+_ANYBODYS = ("Consensus", "Token")
+"""Contracts that are the same whoever deploys them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,28 @@ async def attach(chain: Chain, directory: Path | str = DEFAULT_FOLDER) -> Deploy
     Raises `DeploymentMissing` if none is recorded, or none for this chain, or an unfinished one;
     `DeploymentMismatch` if the chain holds other code than the record says.
     """
+    found = await recorded(chain, directory)
+    addresses = {
+        "Token": found.token,
+        "Consensus": found.consensus,
+        "TaxPool": found.tax_pool,
+        "Ledger": found.ledger,
+    }
+    for name, address in addresses.items():
+        if keccak256(await chain.code(address)).hex() != found.code_hashes[name]:
+            raise DeploymentMismatch(
+                f"{name} at {address} on chain {chain.chain_id} is not what "
+                f"{_path(Path(directory), chain.chain_id)} records"
+            )
+    return found
+
+
+async def recorded(chain: Chain, directory: Path | str = DEFAULT_FOLDER) -> Deployment:
+    """The recorded deployment on this chain; nothing but the chain's first block is compared.
+
+    Raises `DeploymentMissing` if none is recorded, or none for this chain, or an unfinished one;
+    `DeploymentMismatch` if the record cannot be read.
+    """
     path = _path(Path(directory), chain.chain_id)
     record = _read(path)
     if record is None:
@@ -128,11 +155,6 @@ async def attach(chain: Chain, directory: Path | str = DEFAULT_FOLDER) -> Deploy
         )
     if not record.complete:
         raise DeploymentMissing(f"the deployment recorded in {path} is not finished")
-    for name, step in record.steps.items():
-        if step.address is not None and await _code_hash(chain, step.address) != step.code_hash:
-            raise DeploymentMismatch(
-                f"{name} at {step.address} on chain {chain.chain_id} is not what {path} records"
-            )
     return _deployment(record)
 
 
@@ -143,6 +165,8 @@ async def deploy(
     tax_rate_bp: int = TAX_RATE_BP,
     authorities: Sequence[str] = (),
     quorum: int | None = None,
+    issued: bool = False,
+    claim_epochs: int = CLAIM_EPOCHS,
     directory: Path | str = DEFAULT_FOLDER,
     fresh: bool = False,
     confirmations: int = 0,
@@ -150,31 +174,42 @@ async def deploy(
     """Deploy all contracts with the account of `private_key`, or find that they are there.
 
     Without `authorities` the deployer is the only one; `quorum` is by default more than half of
-    them. `fresh` ignores an existing record; every step waits for `confirmations`. Raises
-    `MissingPrecompiles`, `InvalidParameters`, `DeploymentMismatch` if the record is of other
-    arguments, another account or other contracts, and what `Sender.send` raises.
+    them. The token wraps the native coin unless it is `issued` by the authorities. `claim_epochs`
+    is how long relays can claim their shares of the tax. `fresh` ignores an existing record; every
+    step waits for `confirmations`. An unfinished deployment can be finished by another account.
+    Raises `MissingPrecompiles`, `InvalidParameters`, `DeploymentMismatch` if the record is of
+    other arguments, another account or other contracts, and what `Sender.send` raises.
     """
     parameters.check(tax_rate_bp)
     await require_precompiles(chain)
     deployer = address_of(private_key)
     voters = tuple(checksum(a) for a in authorities) or (deployer,)
     votes = len(voters) // 2 + 1 if quorum is None else quorum
-    arguments = _digest(parameters, tax_rate_bp, voters, votes)
+    arguments = _digest(parameters, tax_rate_bp, voters, votes, issued, claim_epochs)
     folder = Path(directory)
     async with _alone(folder, chain.chain_id):
         path = _path(folder, chain.chain_id)
         genesis = await _genesis(chain)
         record = None if fresh else _read(path)
-        if record is None or record.genesis != genesis:
+        if record is None or record.genesis != genesis or await _came_to_nothing(chain, record):
             record = _Record(chain.chain_id, genesis, deployer, arguments, tax_rate_bp)
-        elif (record.arguments, record.deployer) != (arguments, deployer):
+        elif record.complete and record.deployer != deployer:
             raise DeploymentMismatch(
-                f"{path} records a deployment by another account or with other arguments; "
-                "deploy afresh or into another folder"
+                f"{path} records a deployment by another account, {record.deployer}; deploy "
+                "afresh or into another folder"
             )
+        elif record.arguments != arguments:
+            raise DeploymentMismatch(
+                f"{path} records a deployment with other arguments; deploy afresh or into another "
+                "folder"
+            )
+        elif record.deployer != deployer:
+            # Only its deployer can tell a pool its ledger: these two are made anew.
+            record.steps = {n: s for n, s in record.steps.items() if n in _ANYBODYS}
+            record.deployer = deployer
         sender = Sender(chain, private_key, confirmations=confirmations)
         work = _Work(chain, sender, path, record)
-        return await work.run(parameters, tax_rate_bp, voters, votes)
+        return await work.run(parameters, tax_rate_bp, voters, votes, issued, claim_epochs)
 
 
 class _Work:
@@ -192,9 +227,10 @@ class _Work:
         tax_rate_bp: int,
         authorities: tuple[str, ...],
         quorum: int,
+        issued: bool,
+        claim_epochs: int,
     ) -> Deployment:
         """All steps in their order."""
-        token = await self._create("Token", abi_encode(["bool"], [False]))
         consensus = await self._create(
             "Consensus",
             abi_encode(
@@ -202,7 +238,13 @@ class _Work:
                 [authorities, quorum, tax_rate_bp, parameters.words()],
             ),
         )
-        pool = await self._create("TaxPool", abi_encode(["address"], [token]))
+        token = await self._create(
+            "Token", abi_encode(["address"], [consensus if issued else _NOBODY])
+        )
+        pool = await self._create(
+            "TaxPool",
+            abi_encode(["address", "address", "uint256"], [token, consensus, claim_epochs]),
+        )
         ledger = await self._create(
             "Ledger",
             abi_encode(
@@ -303,6 +345,20 @@ async def _alone(folder: Path, chain_id: int) -> AsyncIterator[None]:
         yield
 
 
+async def _came_to_nothing(chain: Chain, record: _Record) -> bool:
+    """Whether no transaction of an earlier run reached the chain, so that nothing holds us to it.
+
+    An account without coin for gas leaves such a record.
+    """
+    for step in record.steps.values():
+        if step.address is not None:
+            return False
+        for hash_ in step.transactions:
+            if await chain.rpc("eth_getTransactionByHash", hash_) is not None:
+                return False
+    return True
+
+
 def _path(folder: Path, chain_id: int) -> Path:
     return folder / f"{chain_id}.json"
 
@@ -339,15 +395,16 @@ def _deployment(record: _Record) -> Deployment:
 
 
 def _digest(
-    parameters: NetworkParameters, tax_rate_bp: int, authorities: Sequence[str], quorum: int
+    parameters: NetworkParameters,
+    tax_rate_bp: int,
+    authorities: Sequence[str],
+    quorum: int,
+    issued: bool,
+    claim_epochs: int,
 ) -> str:
-    words = [*parameters.words(), tax_rate_bp, quorum, *authorities]
+    words = [*parameters.words(), tax_rate_bp, quorum, *authorities, issued, claim_epochs]
     return keccak256(json.dumps(words).encode()).hex()
 
 
 async def _genesis(chain: Chain) -> str:
     return (await chain.block(0)).hash.hex()
-
-
-async def _code_hash(chain: Chain, address: str) -> str:
-    return keccak256(await chain.code(address)).hex()

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .parameters import DEFAULT
 from .rehearsal import NO_AUTHORISATION, NO_PERMIT, Party, Rehearsal, payment_chain, words
 from .rehearsal_chain import InProcessChain, RehearsalChain
 from .statements import NanoTerms, Role, lock_of, voucher_struct
+from .tax_tree import TaxTree
 
 BUDGETS: dict[str, int] = {
     "open": 130_000,
@@ -33,8 +34,15 @@ BUDGETS: dict[str, int] = {
     "resolve": 95_000,
     "guard_claim": 90_000,
     "batch_claim_marginal": 150_000,
+    "tax_claim_marginal": 35_000,
 }
 """Gas that each operation may cost at most."""
+
+GROUP_SIZES = (1, 16, 256)
+"""Sizes of the groups whose cost is divided among their channels."""
+RELAYS = 6_456
+"""Entries of a distribution of tax: as many as the relays of a real consensus (Tor's of 20 July
+2019), so that proofs are as long as in a network of that size."""
 
 GROUP_SIZE = 4
 DEPOSIT = 1_000_000
@@ -45,12 +53,44 @@ LONG_SESSION = 2**18
 def measure(new_chain: Callable[[], RehearsalChain] = InProcessChain) -> dict[str, int]:
     """Gas used by every operation named in `BUDGETS`, on chains that `new_chain` makes."""
     figures: dict[str, int] = {}
-    for scenario in (_cooperative, _refund, _relay_session, _long_session, _batch, _guard):
+    for scenario in (
+        _cooperative, _refund, _relay_session, _long_session, _batch, _guard, _tax_claims,
+    ):  # fmt: skip
         stage = Rehearsal(DEFAULT, chain=new_chain())
         _warm_up(stage)
         figures.update(scenario(stage))
         stage.close()
     return {name: figures[name] for name in BUDGETS}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCost:
+    """Gas of one group's life between `open` and a `close` of all its channels together."""
+
+    channels: int
+    open: int
+    fund: int
+    close: int
+
+    @property
+    def opening(self) -> float:
+        """Gas per channel of both sides' opening, `open` and `fund`."""
+        return (self.open + self.fund) / self.channels
+
+    @property
+    def closing(self) -> float:
+        """Gas per channel of the cooperative close."""
+        return self.close / self.channels
+
+
+def measure_groups() -> tuple[GroupCost, ...]:
+    """What opening and closing cost in groups of each size in `GROUP_SIZES`."""
+    costs = []
+    for count in GROUP_SIZES:
+        stage = Rehearsal(DEFAULT)
+        _warm_up(stage)
+        costs.append(GroupCost(count, **_cooperative(stage, count)))
+    return tuple(costs)
 
 
 def write(path: Path | str) -> dict[str, int]:
@@ -78,9 +118,9 @@ def _warm_up(stage: Rehearsal) -> None:
     stage.send(stage.ledger.functions.close(group, 1, 1_000, signature, NO_AUTHORISATION), other)
 
 
-def _cooperative(stage: Rehearsal) -> dict[str, int]:
+def _cooperative(stage: Rehearsal, count: int = GROUP_SIZE) -> dict[str, int]:
     ledger, relay = stage.ledger.functions, stage.party("relay")
-    permit = stage.permit(relay, GROUP_SIZE * DEPOSIT)
+    permit = stage.permit(relay, count * DEPOSIT)
     opening = stage.send(
         ledger.open(
             stage.issuer.key_hash,
@@ -88,7 +128,8 @@ def _cooperative(stage: Rehearsal) -> dict[str, int]:
             Role.RELAY,
             DEPOSIT,
             FUND,
-            GROUP_SIZE,
+            count,
+            *stage.windows(),
             stage.secret(),
             stage.secret(),
             NO_AUTHORISATION,
@@ -98,8 +139,8 @@ def _cooperative(stage: Rehearsal) -> dict[str, int]:
     )
     group = int(stage.events(opening, "Opened")[0]["group"])
     funding = _gas(stage, ledger.fund(group), stage.party("intermediary"))
-    channels = 2**GROUP_SIZE - 1
-    total = GROUP_SIZE * (DEPOSIT + FUND // 2)
+    channels = 2**count - 1
+    total = count * (DEPOSIT + FUND // 2)
     signature = stage.close_signature(group, channels, total)
     closing = ledger.close(group, channels, total, signature, NO_AUTHORISATION)
     return {
@@ -201,3 +242,36 @@ def _guard(stage: Rehearsal) -> dict[str, int]:
     return {
         "guard_claim": _gas(stage, call(*voucher, *chain.proof(worst_k(chain.n)), signature), guard)
     }
+
+
+def _tax_claims(stage: Rehearsal) -> dict[str, int]:
+    """A relay's claim of its shares of several epochs, each among as many as a network has relays.
+
+    Of the 256 shares that share a word of storage another one was claimed before: only one relay
+    in 256 is the first, and it pays 17,100 more for each epoch.
+    """
+    rich, relay = stage.party("client"), stage.party("relay")
+    neighbour = stage.party("stranger")
+    epochs = 6
+    stage.enrich(rich, epochs * RELAYS)
+    stage.send(stage.token.functions.transfer(stage.pool.address, epochs * RELAYS), rich)
+    first = stage.now() // stage.parameters.epoch - epochs
+    entries = [(relay.address, 1), (neighbour.address, 1)]
+    entries += [(f"0x{i:040x}", 1) for i in range(2, RELAYS)]
+    shares = []
+    for epoch in range(first, first + epochs):
+        tree = TaxTree(epoch, entries)
+        distribute = stage.pool.functions.distribute(
+            epoch, tree.root, RELAYS, "bandwidth-proportional", stage.secret()
+        )
+        for authority in ("authority_1", "authority_2"):
+            stage.send(distribute, stage.party(authority))
+        other = [(epoch, 1, 1, list(tree.proof(1)))]
+        stage.send(stage.pool.functions.claim(neighbour.address, other), neighbour)
+        shares.append((epoch, 0, 1, list(tree.proof(0))))
+
+    def cost(some: list[tuple[int, int, int, list[bytes]]]) -> int:
+        return _gas(stage, stage.pool.functions.claim(relay.address, some), relay)
+
+    two, four = cost(shares[:2]), cost(shares[2:])
+    return {"tax_claim_marginal": (four - two + 1) // 2}

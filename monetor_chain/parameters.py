@@ -113,10 +113,16 @@ class NetworkParameters:
         rule(self.n * self.price <= self.deposit_max, "n * price must not exceed deposit_max")
         for name in _POSITIVE:
             rule(getattr(self, name) > 0, f"{name} must be positive")
-        for name in ("dispute_window", "close_notice"):
-            rule(getattr(self, name) >= 4 * self.safety_margin, f"{name} must be at least 4 mu")
+        rule(self.dispute_window >= 4 * self.safety_margin, "dispute_window must be at least 4 mu")
         rule(self.lifetime > 4 * self.safety_margin, "lifetime must exceed 4 mu")
-        rule(self.premium_share <= BASIS_POINTS, "premium_share must not exceed one")
+        rule(
+            self.close_notice >= self.dispute_window,
+            "close_notice must not be shorter than dispute_window",
+        )
+        for name, (least, most) in _BOUNDS.items():
+            rule(
+                least <= getattr(self, name) <= most, f"{name} must lie between {least} and {most}"
+            )
         return found
 
     def check(self, tax_rate_bp: int = TAX_RATE_BP) -> None:
@@ -138,14 +144,21 @@ class NetworkParameters:
         return cls(**dict(zip(names, map(int, words), strict=True)))
 
 
-_POSITIVE = (
-    "epoch",
-    "safety_margin",
-    "cells_per_payment",
-    "beta",
-    "circuit_window",
-    "stream_window",
-)
+_POSITIVE = ("epoch", "safety_margin", "cells_per_payment")
+
+_DAY = 86_400
+_BOUNDS = {
+    "dispute_window": (0, 90 * _DAY),
+    "lifetime": (0, 90 * _DAY),
+    "close_notice": (0, 366 * _DAY),
+    "premium_share": (1, BASIS_POINTS),
+    "alpha": (0, 9_000),
+    "beta": (BASIS_POINTS, 2**32 - 1),
+    # The increments that Tor acknowledges (tor-spec, flow control): no window may be smaller.
+    "circuit_window": (100, 2**32 - 1),
+    "stream_window": (50, 2**32 - 1),
+}
+"""Least and largest value of single parameters. What users pin for life is bounded from above."""
 
 WORD_LIMIT = 2**32
 """Every parameter lies below this, so that the contract's products cannot overflow."""

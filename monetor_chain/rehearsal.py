@@ -40,6 +40,10 @@ ROLES = (
     "authority_3",
     "stranger",
 )
+NOBODY = "0x" + "0" * 40
+"""The zero address: the issuer of a token that wraps the native coin."""
+CLAIM_EPOCHS = 5
+"""For how many epochs tax can be claimed here; few, so that tests need not go far."""
 CALL_GAS = 5_000_000
 """Gas given to every call, so that nothing is estimated (an estimate repeats the pairing)."""
 
@@ -186,12 +190,12 @@ class Rehearsal:
         self._random = random.Random(7)
         deployer = self.party("deployer")
         authorities = [self.party(f"authority_{i}").address for i in (1, 2, 3)]
+        self.consensus = self.deploy("Consensus", authorities, 2, TAX_RATE_BP, parameters.words())
         if token is None:
-            self.token = self.deploy("Token", False)
+            self.token = self.deploy("Token", NOBODY)
         else:
             self.token = self.deploy_code(*token)
-        self.consensus = self.deploy("Consensus", authorities, 2, TAX_RATE_BP, parameters.words())
-        self.pool = self.deploy("TaxPool", self.token.address)
+        self.pool = self.deploy("TaxPool", self.token.address, self.consensus.address, CLAIM_EPOCHS)
         self.ledger = self.deploy(
             "Ledger", self.token.address, self.consensus.address, self.pool.address, TAX_RATE_BP
         )
@@ -357,6 +361,11 @@ class Rehearsal:
 
     # --- Channels ----------------------------------------------------------------------------
 
+    def windows(self) -> tuple[int, int]:
+        """Dispute window and close notice that an opening would pin now."""
+        terms = self.consensus.functions.channel_terms().call()
+        return int(terms[0]), int(terms[1])
+
     def open_group(
         self,
         account: Party,
@@ -377,6 +386,7 @@ class Rehearsal:
                 deposit,
                 fund,
                 count,
+                *self.windows(),
                 rho_e,
                 rho_i,
                 NO_AUTHORISATION,

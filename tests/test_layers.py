@@ -22,7 +22,12 @@ ALLOWED = {
     # The parameters are plain data that every party must read alike; they load nothing heavy.
     "offchain.protocol": ("offchain.crypto", "monetor_chain.parameters", STATEMENTS),
     "offchain.transport": (),
-    "offchain.policy": ("offchain.protocol", "monetor_chain.parameters", STATEMENTS),
+    "offchain.policy": (
+        "offchain.protocol",
+        "monetor_chain.parameters",
+        "monetor_chain.tax_tree",
+        STATEMENTS,
+    ),
     "offchain.store": ("offchain.protocol",),
     "offchain.agents": (
         "offchain.crypto",

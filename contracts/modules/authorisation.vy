@@ -8,6 +8,8 @@
         secp256k1 signature against the account that must have made it.
 """
 
+from . import refusal
+
 struct Authorisation:
     not_after: uint256
     signature: Bytes[65]
@@ -59,7 +61,10 @@ def _check(struct_hash: bytes32, signature: Bytes[65], signer: address):
                 s,
             )
     # A failed recovery yields the zero address, which must never pass for a signer.
-    assert recovered != empty(address) and recovered == signer, "authorisation: signature"
+    refusal._unless(
+        recovered != empty(address) and recovered == signer,
+        "authorisation: signature",
+    )
 
 
 @internal
@@ -78,7 +83,7 @@ def _demand(
     """
     if msg.sender == account:
         return
-    assert block.timestamp <= authorisation.not_after, "authorisation: expired"
+    refusal._unless(block.timestamp <= authorisation.not_after, "authorisation: expired")
     self._check(
         keccak256(
             abi_encode(

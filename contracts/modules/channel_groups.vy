@@ -10,6 +10,7 @@
         says whether a channel still holds money.
 """
 
+from . import refusal
 from . import settlement
 
 struct Group:
@@ -178,7 +179,7 @@ def _group(group_id: uint256) -> Group:
     @notice Loads a group; reverts if it was never opened.
     """
     head: uint256 = self._heads[group_id]
-    assert head != 0, "channel_groups: no such group"
+    refusal._unless(head != 0, "channel_groups: no such group")
     pin: uint256 = (head >> 233) & (_PIN_LIMIT - 1)
     pinned: uint256 = self._pinned[pin]
     return Group(
@@ -211,7 +212,7 @@ def _create(group_id: uint256, g: Group):
     g.pin = self._pins[pinned]
     if g.pin == 0:
         g.pin = self._pin_count + 1
-        assert g.pin < _PIN_LIMIT, "channel_groups: full"
+        refusal._unless(g.pin < _PIN_LIMIT, "channel_groups: full")
         self._pin_count = g.pin
         self._pins[pinned] = g.pin
         self._pinned[g.pin] = pinned
@@ -274,11 +275,12 @@ def _live(cid: uint256) -> Group:
     """
     group_id: uint256 = cid >> 8
     g: Group = self._group(group_id)
-    assert cid & _BYTE < g.count, "channel_groups: no such channel"
-    assert g.state != HALF_OPEN, "channel_groups: not funded"
-    assert not self._is_resolved(
-        g, group_id, 1 << (cid & _BYTE)
-    ), "channel_groups: resolved"
+    refusal._unless(cid & _BYTE < g.count, "channel_groups: no such channel")
+    refusal._unless(g.state != HALF_OPEN, "channel_groups: not funded")
+    refusal._unless(
+        not self._is_resolved(g, group_id, 1 << (cid & _BYTE)),
+        "channel_groups: resolved",
+    )
     return g
 
 

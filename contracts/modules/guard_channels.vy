@@ -14,6 +14,7 @@ from ..interfaces import IConsensus
 from ..interfaces import ILedgerEvents
 from . import authorisation
 from . import hash_chain
+from . import refusal
 from . import settlement
 from . import vaults
 
@@ -60,9 +61,11 @@ def open_guard(payout: address, deposit: uint256, permit: vaults.Permit) -> uint
     @return The channel's id.
     """
     terms: IConsensus.ChannelTerms = staticcall IConsensus(consensus).channel_terms()
-    assert (
-        payout != empty(address) and deposit > 0 and deposit <= terms.deposit_max
-    ), "guard_channels: terms"
+    refusal._unless(not terms.paused, "guard_channels: openings are paused")
+    refusal._unless(
+        payout != empty(address) and deposit > 0 and deposit <= terms.deposit_max,
+        "guard_channels: terms",
+    )
     count: uint256 = self.guard_count
     self.guard_count = count + 1
     gid: uint256 = convert(
@@ -111,14 +114,18 @@ def claim_guard(
         last = expiry
     elif g.state == GUARD_CLOSING:
         last = g.deadline
-    assert block.timestamp <= last, "guard_channels: too late"
+    refusal._unless(block.timestamp <= last, "guard_channels: too late")
     authorisation._check(
         authorisation._voucher(gid, seq, base, n, hc0, root, expiry), signature, g.client
     )
-    assert hash_chain._is_length(n) and hash_chain._proves(
-        n, hc0, root, k, hc, path
-    ), "guard_channels: not on the chain"
-    assert base <= g.deposit and base + k * g.price <= g.deposit, "guard_channels: above deposit"
+    refusal._unless(
+        hash_chain._is_length(n) and hash_chain._proves(n, hc0, root, k, hc, path),
+        "guard_channels: not on the chain",
+    )
+    refusal._unless(
+        base <= g.deposit and base + k * g.price <= g.deposit,
+        "guard_channels: above deposit",
+    )
     claimed: uint256 = base + k * g.price
     if claimed <= g.claimed:
         return
@@ -144,9 +151,10 @@ def request_close_guard(gid: uint256):
     @notice The client asks for the remainder; the guard has the dispute window to claim.
     """
     g: GuardView = self._guard(gid)
-    assert (
-        msg.sender == g.client and g.state == GUARD_OPEN
-    ), "guard_channels: not the client's open one"
+    refusal._unless(
+        msg.sender == g.client and g.state == GUARD_OPEN,
+        "guard_channels: not the client's open one",
+    )
     deadline: uint256 = block.timestamp + g.dispute_window
     self._clients[gid] = (
         convert(g.client, uint256)
@@ -163,9 +171,10 @@ def close_guard(gid: uint256):
     @notice Credits the client with what the guard has not claimed. Anybody may call it.
     """
     g: GuardView = self._guard(gid)
-    assert (
-        g.state == GUARD_CLOSING and block.timestamp > g.deadline
-    ), "guard_channels: too early"
+    refusal._unless(
+        g.state == GUARD_CLOSING and block.timestamp > g.deadline,
+        "guard_channels: too early",
+    )
     self._clients[gid] = (
         convert(g.client, uint256)
         | (g.deposit << 160)
@@ -191,7 +200,7 @@ def guard(gid: uint256) -> GuardView:
 @view
 def _guard(gid: uint256) -> GuardView:
     head: uint256 = self._clients[gid]
-    assert head != 0, "guard_channels: no such channel"
+    refusal._unless(head != 0, "guard_channels: no such channel")
     terms: uint256 = self._payouts[gid]
     return GuardView(
         state=head >> 240,

@@ -11,6 +11,7 @@
 
 from ..interfaces import ILedgerEvents
 from . import ps_verifier
+from . import refusal
 
 # Registered keys have the indices 1, 2, ...; 0 means none. They are stored in 32 bits elsewhere,
 # which nobody can pay to exhaust.
@@ -31,7 +32,7 @@ def register_key(public_key: Bytes[768], rest_hash: bytes32) -> bytes32:
     ps_verifier._check_key(public_key)
     digest: bytes32 = keccak256(public_key)
     key_hash: bytes32 = keccak256(concat(digest, rest_hash))
-    assert self._owners[key_hash] == 0, "issuer_keys: already registered"
+    refusal._unless(self._owners[key_hash] == 0, "issuer_keys: already registered")
     index: uint256 = self.key_count + 1
     self.key_count = index
     self._owners[key_hash] = convert(msg.sender, uint256) | (index << 160)

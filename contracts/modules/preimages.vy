@@ -14,6 +14,7 @@
 
 from ..interfaces import ILedgerEvents
 from . import hash_chain
+from . import refusal
 
 struct NanoTerms:
     delta_c: int256
@@ -73,16 +74,20 @@ def _record(
         return
     if k == 0 and not keep:
         return
-    assert (
-        hash_chain._is_length(terms.n)
-        and terms.delta_c <= 0
-        and terms.delta_c >= -convert(_WORD, int256)
-        and terms.delta_r <= _WORD
-        and terms.t_exp <= _TIME_LIMIT
-    ), "preimages: terms"
-    assert hash_chain._proves(
-        terms.n, terms.hc0, terms.root, k, hc, path
-    ), "preimages: not on the chain"
+    refusal._unless(
+        (
+            hash_chain._is_length(terms.n)
+            and terms.delta_c <= 0
+            and terms.delta_c >= -convert(_WORD, int256)
+            and terms.delta_r <= _WORD
+            and terms.t_exp <= _TIME_LIMIT
+        ),
+        "preimages: terms",
+    )
+    refusal._unless(
+        hash_chain._proves(terms.n, terms.hc0, terms.root, k, hc, path),
+        "preimages: not on the chain",
+    )
     k_r: uint256 = (entry >> 32) & _WORD
     if block.timestamp <= terms.t_exp:
         k_r = k

@@ -14,6 +14,8 @@
         got: hence the length checks and the gas limits of the calls.
 """
 
+from . import refusal
+
 ORDER: constant(uint256) = 52435875175126190479447740508185965837690552500527637822603658699938581184513
 
 _G1ADD: constant(address) = 0x000000000000000000000000000000000000000b
@@ -56,8 +58,8 @@ def _multiply(terms: Bytes[640]) -> Bytes[128]:
         is_static_call=True,
         revert_on_failure=False,
     )
-    assert success, "ps_verifier: invalid point"
-    assert len(result) == 128, "ps_verifier: EIP-2537 missing"
+    refusal._unless(success, "ps_verifier: invalid point")
+    refusal._unless(len(result) == 128, "ps_verifier: EIP-2537 missing")
     return result
 
 
@@ -68,10 +70,10 @@ def _check_key(public_key: Bytes[768]):
     @notice Reverts unless X, Y0..Y4 are canonical encodings of points of the subgroup, none
             of them the identity.
     """
-    assert len(public_key) == _KEY_LENGTH, "ps_verifier: key length"
+    refusal._unless(len(public_key) == _KEY_LENGTH, "ps_verifier: key length")
     for i: uint256 in range(6):
         point: Bytes[128] = slice(public_key, 128 * i, 128)
-        assert keccak256(point) != _IDENTITY_G1, "ps_verifier: identity"
+        refusal._unless(keccak256(point) != _IDENTITY_G1, "ps_verifier: identity")
         self._multiply(concat(point, convert(1, bytes32)))
 
 

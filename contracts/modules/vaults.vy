@@ -11,6 +11,7 @@
 
 from ..interfaces import ILedgerEvents
 from ..interfaces import IToken
+from . import refusal
 
 struct Permit:
     value: uint256
@@ -28,8 +29,8 @@ credit: public(HashMap[address, uint256])
 
 @deploy
 def __init__(token_: address, tax_pool_: address, tax_rate_bp_: uint256):
-    assert token_.is_contract, "vaults: token has no code"
-    assert tax_pool_ != empty(address), "vaults: no tax pool"
+    refusal._unless(token_.is_contract, "vaults: token has no code")
+    refusal._unless(tax_pool_ != empty(address), "vaults: no tax pool")
     token = token_
     tax_pool = tax_pool_
     tax_rate_bp = tax_rate_bp_
@@ -75,7 +76,7 @@ def _take(intermediary: address, amount: uint256):
     @notice Removes `amount` from a vault.
     """
     balance: uint256 = self.vault[intermediary]
-    assert balance >= amount, "vaults: vault too small"
+    refusal._unless(balance >= amount, "vaults: vault too small")
     self.vault[intermediary] = unsafe_sub(balance, amount)
 
 
@@ -130,11 +131,12 @@ def _pull(owner: address, amount: uint256):
     if amount == 0:
         return
     before: uint256 = staticcall IToken(token).balanceOf(self)
-    assert extcall IToken(token).transferFrom(
-        owner, self, amount, default_return_value=True
-    ), "vaults: transfer failed"
+    refusal._unless(
+        extcall IToken(token).transferFrom(owner, self, amount, default_return_value=True),
+        "vaults: transfer failed",
+    )
     after: uint256 = staticcall IToken(token).balanceOf(self)
-    assert after >= before + amount, "vaults: token kept a fee"
+    refusal._unless(after >= before + amount, "vaults: token kept a fee")
 
 
 @internal
@@ -142,6 +144,7 @@ def _push(receiver: address, amount: uint256):
     """
     @notice Moves `amount` tokens out; state must be final before.
     """
-    assert extcall IToken(token).transfer(
-        receiver, amount, default_return_value=True
-    ), "vaults: transfer failed"
+    refusal._unless(
+        extcall IToken(token).transfer(receiver, amount, default_return_value=True),
+        "vaults: transfer failed",
+    )

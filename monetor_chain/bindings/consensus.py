@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..abi import Function
 from ..errors import TransactionReverted
 from ..parameters import NetworkParameters
@@ -21,13 +23,15 @@ FUNCTIONS = {
         Function("tax_rate_bp()", "(uint256)"),
         Function("quorum()", "(uint256)"),
         Function("epoch_length()", "(uint256)"),
-        Function("authorities(uint256)", "(address)"),
+        Function("authorities()", "(address[])"),
+        Function("change_authorities(address[],uint256)"),
+        Function("set_paused(bool)"),
+        Function("paused()", "(bool)"),
     )
 }
 """Every function that this class calls, by name."""
 
 _BEFORE_THE_FIRST = "before the first epoch"
-_MAX_AUTHORITIES = 16
 
 
 class Consensus(Contract):
@@ -79,15 +83,25 @@ class Consensus(Contract):
 
     async def authorities(self) -> tuple[str, ...]:
         """Accounts that may vote."""
-        found: list[str] = []
-        for index in range(_MAX_AUTHORITIES):
-            try:
-                (address,) = await self._read(FUNCTIONS["authorities"], index)
-            except TransactionReverted:
-                # The contract tells no length: reading past the end reverts.
-                break
-            found.append(str(address))
+        (found,) = await self._read(FUNCTIONS["authorities"])
         return tuple(found)
+
+    async def change_authorities(
+        self, sender: Sender, authorities: Sequence[str], quorum: int
+    ) -> Receipt:
+        """Approve another set of authorities; the quorum's last approval puts it into office."""
+        return await self._write(
+            sender, FUNCTIONS["change_authorities"], list(authorities), quorum, gas=3_000_000
+        )
+
+    async def set_paused(self, sender: Sender, paused: bool) -> Receipt:
+        """Approve that openings of channels stop or go on; the quorum's last approval decides."""
+        return await self._write(sender, FUNCTIONS["set_paused"], paused, gas=200_000)
+
+    async def paused(self) -> bool:
+        """Whether openings of channels are paused."""
+        (value,) = await self._read(FUNCTIONS["paused"])
+        return bool(value)
 
     async def _number(self, name: str) -> int:
         (value,) = await self._read(FUNCTIONS[name])

@@ -59,7 +59,7 @@ FUNCTIONS = {
         Function("withdraw_vault(uint256)"),
         Function("withdraw()", "(uint256)"),
         Function(
-            "open(bytes32,address,uint256,uint256,uint256,uint256,bytes32,bytes32,"
+            "open(bytes32,address,uint256,uint256,uint256,uint256,uint256,uint256,bytes32,bytes32,"
             f"{_AUTH},{_PERMIT})",
             "(uint256)",
         ),
@@ -246,15 +246,21 @@ class Ledger(Contract):
         deposit: int,
         fund: int,
         count: int,
+        dispute_window: int,
+        close_notice: int,
         rho_e: bytes,
         rho_i: bytes,
         auth: Authorisation = NO_AUTHORISATION,
         permit: Permit = NO_PERMIT,
     ) -> LedgerReceipt:
-        """Init-E: open a group of `count` channels; takes count * deposit from `account`."""
+        """Init-E: open a group of `count` channels; takes count * deposit from `account`.
+
+        Refused ("ledger: windows") unless the two windows, which the group pins for life, are
+        those in force when the transaction is mined.
+        """
         return await self._do(
-            sender, "open", key_hash, account, int(role), deposit, fund, count, rho_e, rho_i,
-            _auth(auth), _permit(permit), gas=400_000,
+            sender, "open", key_hash, account, int(role), deposit, fund, count, dispute_window,
+            close_notice, rho_e, rho_i, _auth(auth), _permit(permit), gas=400_000,
         )  # fmt: skip
 
     async def reclaim(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The token: ERC-20 with permit over the native coin (`contracts/Token.vy`).
+"""The token: ERC-20 with permit (`contracts/Token.vy`); amounts are in units.
 
-One unit wraps one gwei of the native coin; amounts are in units.
+It either wraps the native coin, one gwei a unit, or is issued by the authorities.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ FUNCTIONS = {
         Function("totalSupply()", "(uint256)"),
         Function("nonces(address)", "(uint256)"),
         Function("DOMAIN_SEPARATOR()", "(bytes32)"),
+        Function("consensus()", "(address)"),
         Function("issued()", "(bool)"),
         Function("approve(address,uint256)", "(bool)"),
         Function("transfer(address,uint256)", "(bool)"),
         Function("deposit()"),
         Function("withdraw(uint256)"),
+        Function("issue(address,uint256,uint256)"),
+        Function("issue_count()", "(uint256)"),
+        Function("burn(uint256)"),
     )
 }
 """Every function that this class calls, by name."""
@@ -47,6 +51,27 @@ class Token(Contract):
     async def withdraw(self, sender: Sender, amount: int) -> Receipt:
         """Unwrap `amount` units of the sender's."""
         return await self._write(sender, FUNCTIONS["withdraw"], amount, gas=150_000)
+
+    async def issued(self) -> bool:
+        """Whether the authorities issue the token; otherwise it wraps the native coin."""
+        (value,) = await self._read(FUNCTIONS["issued"])
+        return bool(value)
+
+    async def consensus(self) -> str | None:
+        """The contract whose authorities issue the token; None if it wraps the native coin."""
+        (value,) = await self._read(FUNCTIONS["consensus"])
+        return None if int(value, 16) == 0 else str(value)
+
+    async def issue(self, sender: Sender, receiver: str | bytes, amount: int) -> Receipt:
+        """Approve the next issue: `amount` units for `receiver`; the quorum's last one makes it."""
+        number = await self._number("issue_count")
+        return await self._write(
+            sender, FUNCTIONS["issue"], receiver, amount, number, gas=300_000
+        )
+
+    async def burn(self, sender: Sender, amount: int) -> Receipt:
+        """Destroy `amount` of the sender's units, if the token is issued."""
+        return await self._write(sender, FUNCTIONS["burn"], amount, gas=100_000)
 
     async def transfer(self, sender: Sender, to: str | bytes, amount: int) -> Receipt:
         """Pay `amount` units to an account."""

@@ -41,7 +41,8 @@ class LedgerPort:
             case protocol.Open():
                 permit = await self._permit(self._key, call.deposit * call.count, now)
                 return await ledger.open(sender, call.key_hash, call.account, call.role,
-                                         call.deposit, call.fund, call.count, call.rho_e,
+                                         call.deposit, call.fund, call.count,
+                                         call.dispute_window, call.close_notice, call.rho_e,
                                          call.rho_i, permit=permit)
             case protocol.Fund():
                 return await ledger.fund(sender, call.group)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import typer
 
-from monetor_chain.accounts import dev_key
+from monetor_chain.accounts import dev_address, dev_key
 
 from .failures import UsageProblem
 
@@ -22,6 +23,8 @@ PASSWORD = "MONETOR_PASSWORD"  # noqa: S105 - the name of a variable
 
 DEVELOPMENT_CHAINS = {1337, 29127, 31337}
 """Chain ids of Ganache, of the embedded chain, and of anvil and Hardhat."""
+
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
 def signing_key(
@@ -42,6 +45,15 @@ def signing_key(
             f"chain {chain_id} is no development chain: give --keystore or set {variable}"
         )
     return dev_key(account)
+
+
+def address_named(name: str) -> str:
+    """The address that a name or address stands for. Raises `UsageProblem`."""
+    if name.startswith("0x"):
+        if not _ADDRESS.fullmatch(name):
+            raise UsageProblem(f"{name} is no address: 0x and 40 hexadecimal digits are expected")
+        return name
+    return dev_address(name)
 
 
 def _parsed(text: str, where: str) -> bytes:

@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .accounts import DEVELOPMENT_CHAINS
+from .accounts import DEVELOPMENT_CHAINS, address_named
 from .failures import UsageProblem
 from .networks import DEFAULT_NETWORK, connected
 from .options import DEPLOYMENTS, AsJson, Deployments, NetworkName
 from .report import say_json, say_table
-
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
 def run(
@@ -39,17 +36,6 @@ def run(
         for name, one in funded.items()
     ]
     say_table(("account", "address", "wei", "tokens"), rows)
-
-
-def address_named(name: str) -> str:
-    """The address that a name or address stands for. Raises `UsageProblem`."""
-    from monetor_chain.accounts import dev_address
-
-    if name.startswith("0x"):
-        if not _ADDRESS.fullmatch(name):
-            raise UsageProblem(f"{name} is no address: 0x and 40 hexadecimal digits are expected")
-        return name
-    return dev_address(name)
 
 
 async def _fund(

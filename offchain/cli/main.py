@@ -19,9 +19,11 @@ from . import (
     deploy,
     fund,
     gas,
+    govern,
     intermediary,
     relay,
     testnet,
+    verify_deployment,
     version,
 )
 from .failures import explain
@@ -39,6 +41,11 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("chain", chain.run, "monetor chain --speed 4"),
     ("deploy", deploy.run, "monetor deploy --network local --json"),
     (
+        "verify-deployment",
+        verify_deployment.run,
+        "monetor verify-deployment --network local",
+    ),
+    (
         "fund",
         fund.run,
         "monetor fund intermediary client 0x52908400098527886E0F7030069857D2E4169EE7",
@@ -49,13 +56,34 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("client", client.run, "monetor client http://127.0.0.1:8000/file --settle"),
     ("testnet", testnet.run, "monetor testnet --speed 4"),
     ("gas", gas.run, "monetor gas --json"),
+    ("govern show", govern.show, "monetor govern show --json"),
+    ("govern vote", govern.vote, "monetor govern vote price=120 delta_r=100"),
+    (
+        "govern authorities",
+        govern.authorities,
+        "monetor govern authorities authority authority2 authority3 --quorum 2",
+    ),
+    ("govern pause", govern.pause, "monetor govern pause --account authority2"),
+    ("govern issue", govern.issue, "monetor govern issue client 1000000"),
     ("bench", bench.run, "monetor bench --json"),
     ("version", version.run, "monetor version --json"),
 )
-"""Name, function and example of every command, in the order of the help text."""
+"""Name, function and example of every command, in the order of the help text. A name of two words
+is a command of a group."""
+
+GROUPS = {
+    "govern": "What the authorities decide: parameters, members, pauses, issues.",
+}
+_groups = {
+    name: typer.Typer(name=name, help=text, no_args_is_help=True) for name, text in GROUPS.items()
+}
 
 for _name, _function, _example in COMMANDS:
-    app.command(_name, epilog=f"Example: {_example}")(_function)
+    _group, _, _command = _name.rpartition(" ")
+    _home = _groups[_group] if _group else app
+    _home.command(_command, epilog=f"Example: {_example}")(_function)
+for _home in _groups.values():
+    app.add_typer(_home)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Pure decisions: credit of a circuit, when the next payment is due, how many sessions to keep."""
+"""Pure decisions: credit of a circuit, when the next payment is due, who gets what of the tax."""

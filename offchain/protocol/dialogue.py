@@ -281,11 +281,9 @@ class Dialogue:
 
     def _submit(self, side: Side, call: LedgerCall) -> None:
         self.ledger.append((side.name, call))
-        parameters = self.moment.parameters
         match call:
             case Open():
-                self._happened(Opened(call.group, parameters.dispute_window,
-                                      parameters.close_notice))
+                self._happened(Opened(call.group, call.dispute_window, call.close_notice))
             case Fund():
                 self._happened(Funded(call.group))
             case Close():

@@ -179,7 +179,7 @@ class EndUserMachine:
                 return establish.on_group_reply(records, self.user, conversation, message)
             case b"establish", EstablishReply():
                 return establish.on_establish_reply(
-                    records, self.user, int.from_bytes(key, "big"), message)
+                    records, self.user, moment, int.from_bytes(key, "big"), message)
             case b"establish", OpenedReply():
                 return establish.on_opened_reply(
                     records, self.user, int.from_bytes(key, "big"), message)

@@ -154,8 +154,12 @@ def on_group_reply(records: Records, user: EndUser, conversation: bytes, reply: 
     return outbox
 
 
-def on_establish_reply(records: Records, user: EndUser, cid: int, reply: EstablishReply) -> Outbox:
-    """A channel's refund token: with the last one of the group, Init-E."""
+def on_establish_reply(records: Records, user: EndUser, moment: Moment, cid: int,
+                       reply: EstablishReply) -> Outbox:
+    """A channel's refund token: with the last one of the group, Init-E.
+
+    The ledger opens the group only with the windows that E names here, those in force by now.
+    """
     wallet = wallets.get(records, cid)
     if not isinstance(wallet, Establishing) or wallet.rt != NO_TOKEN:
         # Said before: the conversation may by now be about the wallet token.
@@ -169,7 +173,8 @@ def on_establish_reply(records: Records, user: EndUser, cid: int, reply: Establi
         group = replace(group, phase=GroupPhase.SUBMITTED)
         outbox.append(Submit(b"open:" + group_key(group.group), Open(
             group.group, user.key_hash, user.account, group.role, group.deposit, group.fund,
-            group.count, group.rho_e, group.rho_i)))
+            group.count, moment.parameters.dispute_window, moment.parameters.close_notice,
+            group.rho_e, group.rho_i)))
     records.put(Table.GROUP, group_key(group.group), group)
     return outbox
 

@@ -32,7 +32,7 @@ class ClaimKind(IntEnum):
 @record
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Init-E: open a group and escrow count · deposit."""
+    """Init-E: open a group and escrow count · deposit, if the windows, in seconds, are in force."""
 
     group: U248
     key_hash: B32
@@ -41,6 +41,8 @@ class Open:
     deposit: U64
     fund: U64
     count: U16
+    dispute_window: U64
+    close_notice: U64
     rho_e: B32
     rho_i: B32
 

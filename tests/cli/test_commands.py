@@ -33,12 +33,18 @@ def monetor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 def test_help_lists_every_command():
     shown = CliRunner().invoke(main.app, ["--help"]).output
-    assert all(name in shown for name in NAMES)
+    assert all(name.split()[0] in shown for name in NAMES)
+
+
+@pytest.mark.parametrize("group", main.GROUPS)
+def test_help_of_a_group_lists_its_commands(group):
+    shown = CliRunner().invoke(main.app, [group, "--help"]).output
+    assert all(name.split()[1] in shown for name in NAMES if name.startswith(f"{group} "))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_shows_an_example_of_itself(name):
-    result = CliRunner().invoke(main.app, [name, "--help"])
+    result = CliRunner().invoke(main.app, [*name.split(), "--help"])
     assert result.exit_code == 0
     assert f"Example: monetor {name}" in result.output
 
@@ -46,7 +52,7 @@ def test_every_command_shows_an_example_of_itself(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "chain"])
 def test_every_report_is_there_for_machines(name):
     # `chain` reports nothing but the line with its endpoint, which is JSON already.
-    assert "--json" in CliRunner().invoke(main.app, [name, "--help"]).output
+    assert "--json" in CliRunner().invoke(main.app, [*name.split(), "--help"]).output
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["version", "--json"]])

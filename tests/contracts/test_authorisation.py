@@ -34,11 +34,13 @@ def _case(stage: Rehearsal, action: str) -> Case:
     if action == "open":
         stage.approve(relay)
         values = (
-            stage.issuer.key_hash, relay.address, 2, DEPOSIT, FUND, 2, b"e" * 32, b"i" * 32,
+            stage.issuer.key_hash, relay.address, 2, DEPOSIT, FUND, 2, *stage.windows(),
+            b"e" * 32, b"i" * 32,
         )  # fmt: skip
         group = statements.group_id(
-            stage.ctx, relay.address, stage.party("intermediary").address, Role.RELAY, *values[3:]
-        )
+            stage.ctx, relay.address, stage.party("intermediary").address, Role.RELAY,
+            DEPOSIT, FUND, 2, b"e" * 32, b"i" * 32,
+        )  # fmt: skip
         words = [values[0], statements.address_word(relay.address), *values[2:]]
         return Case(action, group, words, lambda auth: ledger.open(*values, auth, NO_PERMIT))
     if action == "reclaim":

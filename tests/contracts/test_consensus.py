@@ -4,15 +4,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from monetor_chain.parameters import DEFAULT, DEMO, TAX_RATE_BP, NetworkParameters
-from monetor_chain.rehearsal import NO_PERMIT, Rehearsal
+from monetor_chain.rehearsal import NO_AUTHORISATION, NO_PERMIT, Rehearsal
 from monetor_chain.rehearsal_chain import CALL_REVERTED
 from monetor_chain.statements import Role
 
-from .actions import deadline, open_channel, post_refund, refused
+from .actions import (
+    deadline,
+    open_channel,
+    post_refund,
+    post_session,
+    refused,
+    resolve,
+    reveal,
+)
 
 
 def _vote(stage: Rehearsal, index: int, parameters: NetworkParameters, ahead: int = 1):
@@ -53,7 +62,9 @@ def test_quorum_and_next_epoch(stage: Rehearsal) -> None:
     assert _in_force(stage, 1) == new
     _next_epoch(stage)
     assert _in_force(stage) == new
-    assert stage.consensus.functions.channel_terms().call() == (200, 600, 1_000, 120, 2**31 - 1)
+    assert stage.consensus.functions.channel_terms().call() == (
+        200, 600, 1_000, 120, 2**31 - 1, False
+    )  # fmt: skip
     assert _in_force(stage, -1) == DEMO
 
 
@@ -84,7 +95,8 @@ def test_a_set_of_medians_is_checked_as_a_whole(stage: Rehearsal) -> None:
     receipt = _vote(stage, 3, both)
     assert _in_force(stage, 1) == long
     receipt = _vote(stage, 2, dear)
-    assert len(stage.consensus.events.ParametersRejected().process_receipt(receipt)) == 1
+    (rejected,) = stage.consensus.events.ParametersRejected().process_receipt(receipt)
+    assert rejected["args"]["reason"] == "consensus: deposit_max"
     assert _in_force(stage, 1) == DEMO
     _vote(stage, 2, long)
     assert _in_force(stage, 1) == long
@@ -94,35 +106,42 @@ def test_a_set_of_medians_is_checked_as_a_whole(stage: Rehearsal) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "reason"),
     [
-        {"price": 95},
-        {"delta_r": 0},
-        {"dispute_window": 79},
-        {"lifetime": 80},
-        {"close_notice": 79},
-        {"n": 16},
-        {"n": 100},
-        {"n": 2**19},
-        {"deposit_max": 2**31},
-        {"deposit_max": 12_799},
-        {"epoch": 61},
-        {"safety_margin": 0},
-        {"cells_per_payment": 0},
-        {"premium_share": 10_001},
-        {"beta": 0},
-        {"circuit_window": 0},
-        {"stream_window": 0},
-        {"pay_fee": 2**32},
-        {"alpha": 2**255},
+        ({"price": 95}, "no fee is left of the price"),
+        ({"delta_r": 0}, "delta_r"),
+        ({"dispute_window": 79}, "dispute_window"),
+        ({"dispute_window": 90 * 86_400 + 1}, "dispute_window"),
+        ({"lifetime": 80}, "lifetime"),
+        ({"lifetime": 90 * 86_400 + 1}, "lifetime"),
+        ({"close_notice": 119}, "close_notice"),
+        ({"close_notice": 366 * 86_400 + 1}, "close_notice"),
+        ({"n": 16}, "n"),
+        ({"n": 100}, "n"),
+        ({"n": 2**19}, "n"),
+        ({"deposit_max": 2**31}, "deposit_max"),
+        ({"deposit_max": 12_799}, "deposit_max"),
+        ({"epoch": 61}, "epoch"),
+        ({"safety_margin": 0}, "safety_margin"),
+        ({"cells_per_payment": 0}, "cells_per_payment"),
+        ({"premium_share": 0}, "premium_share"),
+        ({"premium_share": 10_001}, "premium_share"),
+        ({"alpha": 9_001}, "alpha"),
+        ({"beta": 9_999}, "beta"),
+        ({"circuit_window": 99}, "circuit_window"),
+        ({"stream_window": 49}, "stream_window"),
+        ({"pay_fee": 2**32}, "a value reaches 2^32"),
+        ({"alpha": 2**255}, "a value reaches 2^32"),
     ],
     ids=str,
 )
-def test_an_invalid_vote_is_refused(stage: Rehearsal, changes: dict[str, int]) -> None:
-    """Invariant L23, and the contract's check is the one that Python makes."""
+def test_an_invalid_vote_is_refused(
+    stage: Rehearsal, changes: dict[str, int], reason: str
+) -> None:
+    """Invariant L23: with the reason, and the contract's check is the one that Python makes."""
     bad = replace(DEMO, **changes)
     _align(stage)
-    with refused("consensus: invalid parameters"):
+    with refused(f"consensus: {reason}"):
         _vote(stage, 1, bad)
     if "epoch" not in changes:
         assert bad.problems(TAX_RATE_BP)
@@ -203,6 +222,164 @@ def test_pinned_for_life(stage: Rehearsal) -> None:
     fresh = open_channel(stage, Role.CLIENT)
     post_refund(stage, Role.CLIENT, fresh, 5, stage.secret())
     assert deadline(stage, fresh) == stage.now() + 3_000
+
+
+def _decide(stage: Rehearsal, call: Any, *seats: int) -> list[Any]:
+    return [stage.send(call, stage.party(f"authority_{seat}")) for seat in seats]
+
+
+def test_one_authority_of_a_bare_quorum_decides_nothing(stage: Rehearsal) -> None:
+    """Invariant L23: whoever is silent counts as voting for the set in force. Otherwise the lower
+    of two votes would be the median, and one authority could move every parameter down."""
+    _align(stage)
+    _vote(stage, 1, replace(DEMO, price=97, pay_fee=0))
+    _vote(stage, 2, DEMO)
+    assert _in_force(stage, 1) == DEMO
+    _vote(stage, 2, replace(DEMO, price=98))
+    assert _in_force(stage, 1) == replace(DEMO, price=98)
+
+
+def test_a_dead_authority_stops_nothing_and_is_replaced(stage: Rehearsal) -> None:
+    """Invariant L27: two of three vote, and put another in the dead one's place."""
+    _align(stage)
+    consensus, stranger = stage.consensus.functions, stage.party("stranger")
+    new = [*(stage.party(f"authority_{i}").address for i in (1, 2)), stranger.address]
+    change = consensus.change_authorities(new, 2)
+    _decide(stage, change, 1)
+    assert stranger.address not in consensus.authorities().call()
+    (receipt,) = _decide(stage, change, 2)
+    (event,) = stage.consensus.events.AuthoritiesChanged().process_receipt(receipt)
+    assert event["args"]["authorities"] == new and event["args"]["set_number"] == 2
+    assert consensus.authorities().call() == new
+    with refused("consensus: authorities only"):
+        _vote(stage, 3, replace(DEMO, price=110))
+    epoch = stage.now() // DEMO.epoch + 1
+    words = replace(DEMO, price=110).words()
+    stage.send(consensus.vote(epoch, words), stranger)
+    _vote(stage, 1, replace(DEMO, price=110))
+    assert _in_force(stage, 1).price == 110
+
+
+def test_votes_of_members_who_left_do_not_count(stage: Rehearsal) -> None:
+    """Invariant L27."""
+    _align(stage)
+    _vote(stage, 3, replace(DEMO, price=110))
+    seats = [stage.party(name).address for name in ("authority_1", "authority_2", "stranger")]
+    _decide(stage, stage.consensus.functions.change_authorities(seats, 2), 1, 2)
+    _vote(stage, 1, replace(DEMO, price=110))
+    assert _in_force(stage, 1) == DEMO
+
+
+def test_approvals_belong_to_one_epoch_and_one_set(stage: Rehearsal) -> None:
+    """Invariant L27: neither a forgotten approval nor one of another set completes a quorum."""
+    _align(stage)
+    pause = stage.consensus.functions.set_paused(True)
+    _decide(stage, pause, 1)
+    with refused("approvals: approved before"):
+        _decide(stage, pause, 1)
+    _next_epoch(stage)
+    _decide(stage, pause, 2)
+    assert not stage.consensus.functions.paused().call()
+    same = [stage.party(f"authority_{i}").address for i in (2, 1, 3)]
+    _decide(stage, stage.consensus.functions.change_authorities(same, 2), 1, 3)
+    _decide(stage, pause, 3)
+    assert not stage.consensus.functions.paused().call()
+    _decide(stage, pause, 1)
+    assert stage.consensus.functions.paused().call()
+
+
+@pytest.mark.parametrize("call", ["change_authorities", "set_paused"])
+def test_only_authorities_approve(stage: Rehearsal, call: str) -> None:
+    """Invariant L27."""
+    functions = stage.consensus.functions
+    calls = {
+        "change_authorities": functions.change_authorities([stage.party("stranger").address], 1),
+        "set_paused": functions.set_paused(True),
+    }
+    with refused("approvals: authorities only"):
+        stage.send(calls[call], stage.party("stranger"))
+
+
+@pytest.mark.parametrize(
+    ("seats", "quorum", "reason"),
+    [
+        ((1, 2, 3), 1, "quorum"),
+        ((1, 2), 1, "quorum"),
+        ((1, 2, 3), 4, "quorum"),
+        ((), 0, "quorum"),
+        ((1, 2, 2), 2, "authority"),
+    ],
+    ids=str,
+)
+def test_sets_that_cannot_be(
+    stage: Rehearsal, seats: tuple[int, ...], quorum: int, reason: str
+) -> None:
+    """Invariant L27: a majority of distinct accounts, so that two halves never both decide."""
+    _align(stage)
+    members = [stage.party(f"authority_{i}").address for i in seats]
+    change = stage.consensus.functions.change_authorities(members, quorum)
+    _decide(stage, change, 1)
+    with refused(f"consensus: {reason}"):
+        _decide(stage, change, 2)
+
+
+def test_a_pause_stops_openings_and_nothing_else(stage: Rehearsal) -> None:
+    """Invariant L28: whoever is in gets out, and groups half-open can be funded or reclaimed."""
+    _align(stage)
+    client, relay = stage.party("client"), stage.party("relay")
+    intermediary = stage.party("intermediary")
+    ledger = stage.ledger.functions
+    stage.approve(client)
+    gid = stage.events(
+        stage.send(ledger.open_guard(stage.party("guard").address, 500, NO_PERMIT), client),
+        "GuardOpened",
+    )[0]["gid"]
+    cid = open_channel(stage, Role.CLIENT, 4)
+    halves = [stage.open_group(relay, Role.RELAY, 50, 50, funded=False) for _ in range(2)]
+    post_refund(stage, Role.CLIENT, cid + 3, 5, stage.secret())
+
+    pause = stage.consensus.functions.set_paused(True)
+    _decide(stage, pause, 1)
+    post_refund(stage, Role.CLIENT, cid, 5, stage.secret())
+    _decide(stage, pause, 2)
+    with refused("ledger: openings are paused"):
+        stage.open_group(client, Role.CLIENT, 50, 50)
+    with refused("guard_channels: openings are paused"):
+        stage.send(ledger.open_guard(stage.party("guard").address, 500, NO_PERMIT), client)
+
+    stage.send(ledger.fund(halves[0]), intermediary)
+    stage.send(ledger.reclaim(halves[1], NO_AUTHORISATION), relay)
+    stage.send(ledger.request_close(cid + 1), intermediary)
+    post_refund(stage, Role.CLIENT, cid + 1, 5, stage.secret())
+    post_session(stage, Role.CLIENT, cid + 2, stage.terms(), 5, 3)
+    reveal(stage, stage.terms(), 4)
+    total, signature = 70, stage.close_signature(halves[0], 1, 70)
+    stage.send(ledger.close(halves[0], 1, total, signature, NO_AUTHORISATION), relay)
+    for index in (3, 1, 2):
+        resolve(stage, cid + index)
+    stage.send(ledger.request_close_guard(gid), client)
+    stage.travel(stage.now() + DEMO.dispute_window + 1)
+    stage.send(ledger.close_guard(gid), client)
+    for party in (client, relay):
+        stage.send(ledger.withdraw(), party)
+    stage.send(ledger.withdraw_vault(1), intermediary)
+
+    _align(stage)
+    _decide(stage, stage.consensus.functions.set_paused(False), 1, 3)
+    assert stage.open_group(client, Role.CLIENT, 50, 50)
+
+
+def test_pausing_again_needs_a_quorum_again(stage: Rehearsal) -> None:
+    """Invariant L28: also within one epoch."""
+    _align(stage)
+    functions = stage.consensus.functions
+    for paused in (True, False, True):
+        _decide(stage, functions.set_paused(paused), 1)
+        assert functions.paused().call() is not paused
+        _decide(stage, functions.set_paused(paused), 2)
+        assert functions.paused().call() is paused
+        with refused("consensus: no change"):
+            _decide(stage, functions.set_paused(paused), 3)
 
 
 @pytest.mark.parametrize("quorum", [1, 4])

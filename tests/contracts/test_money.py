@@ -107,8 +107,8 @@ def test_nothing_is_credited_that_did_not_arrive(odd: Rehearsal, mode: int, reas
     with refused(reason):
         odd.send(
             odd.ledger.functions.open(
-                odd.issuer.key_hash, client.address, 1, DEPOSIT, FUND, 1, bytes(32), bytes(32),
-                NO_AUTHORISATION, NO_PERMIT,
+                odd.issuer.key_hash, client.address, 1, DEPOSIT, FUND, 1, *odd.windows(),
+                bytes(32), bytes(32), NO_AUTHORISATION, NO_PERMIT,
             ),
             client,
         )  # fmt: skip

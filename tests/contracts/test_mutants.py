@@ -42,16 +42,19 @@ VAULTS = "modules/vaults.vy"
 GUARD = "modules/guard_channels.vy"
 KEYS = "modules/issuer_keys.vy"
 VOTES = "Consensus.vy"
+QUORUM = "modules/approvals.vy"
+POOL = "TaxPool.vy"
+TOKEN = "Token.vy"
 
 MUTANTS = (
     Mutant(
         "key registered twice", KEYS,
-        'assert self._owners[key_hash] == 0, "issuer_keys: already registered"', "pass",
+        'refusal._unless(self._owners[key_hash] == 0, "issuer_keys: already registered")', "pass",
         "registration",
     ),
     Mutant(
         "identity in a key", PS,
-        'assert keccak256(point) != _IDENTITY_G1, "ps_verifier: identity"', "pass",
+        'refusal._unless(keccak256(point) != _IDENTITY_G1, "ps_verifier: identity")', "pass",
         "registration",
     ),
     Mutant(
@@ -68,7 +71,8 @@ MUTANTS = (
     ),
     Mutant(
         "missing precompile taken for success", PS,
-        'assert len(result) == 128, "ps_verifier: EIP-2537 missing"', "pass", "chain_support",
+        'refusal._unless(len(result) == 128, "ps_verifier: EIP-2537 missing")',
+        "pass", "chain_support",
     ),
     Mutant(
         "precompile gets all the gas", PS,
@@ -77,8 +81,7 @@ MUTANTS = (
     ),
     Mutant(
         "any key verifies a refund", LEDGER,
-        "assert issuer_keys._is_key(g.key_index, public_key) and ps_verifier",
-        "assert ps_verifier", "tokens",
+        "issuer_keys._is_key(g.key_index, public_key) and ps_verifier", "ps_verifier", "tokens",
     ),
     Mutant(
         "role not in the tag", LEDGER,
@@ -87,41 +90,44 @@ MUTANTS = (
     ),
     Mutant(
         "lock and balance not bounded", LEDGER,
-        "assert wpk < _TAG_LIMIT and balance < _BALANCE_LIMIT", "assert True", "tokens",
+        "refusal._unless(wpk < _TAG_LIMIT and balance < _BALANCE_LIMIT,", "refusal._unless(True,",
+        "tokens",
     ),
     Mutant(
         "group id reused", LEDGER,
-        'assert not channel_groups._exists(group_id), "ledger: group exists"', "pass", "opening",
+        'refusal._unless(not channel_groups._exists(group_id), "ledger: group exists")',
+        "pass", "opening",
     ),
     Mutant(
         "anybody funds", LEDGER,
-        """    assert msg.sender == g.intermediary, "ledger: intermediary only"
-    assert g.state""",
-        "    assert g.state", "opening",
+        """    refusal._unless(msg.sender == g.intermediary, "ledger: intermediary only")
+    refusal._unless(g.state""",
+        "    refusal._unless(g.state", "opening",
     ),
     Mutant(
         "funded twice", LEDGER,
-        """    assert g.state == channel_groups.HALF_OPEN, "ledger: not half-open"
+        """    refusal._unless(g.state == channel_groups.HALF_OPEN, "ledger: not half-open")
     vaults""",
         "    vaults", "opening",
     ),
     Mutant(
         "funds from an empty vault", VAULTS,
-        'assert balance >= amount, "vaults: vault too small"', "pass", "opening",
+        'refusal._unless(balance >= amount, "vaults: vault too small")', "pass", "opening",
     ),
     Mutant(
         "reclaim of a funded group", LEDGER,
-        """    assert g.state == channel_groups.HALF_OPEN, "ledger: not half-open"
+        """    refusal._unless(g.state == channel_groups.HALF_OPEN, "ledger: not half-open")
     authorisation""",
         "    authorisation", "opening",
     ),
     Mutant(
         "claims on half-open channels", GROUPS,
-        'assert g.state != HALF_OPEN, "channel_groups: not funded"', "pass", "opening",
+        'refusal._unless(g.state != HALF_OPEN, "channel_groups: not funded")', "pass", "opening",
     ),
     Mutant(
         "channels beyond the group", GROUPS,
-        'assert cid & _BYTE < g.count, "channel_groups: no such channel"', "pass", "opening",
+        'refusal._unless(cid & _BYTE < g.count, "channel_groups: no such channel")',
+        "pass", "opening",
     ),
     Mutant(
         "authorisation not demanded", SIGNED,
@@ -130,8 +136,8 @@ MUTANTS = (
     ),
     Mutant(
         "authorisation never expires", SIGNED,
-        'assert block.timestamp <= authorisation.not_after, "authorisation: expired"', "pass",
-        "authorisation",
+        'refusal._unless(block.timestamp <= authorisation.not_after, "authorisation: expired")',
+        "pass", "authorisation",
     ),
     Mutant(
         "action not signed", SIGNED,
@@ -140,8 +146,8 @@ MUTANTS = (
     ),
     Mutant(
         "zero address passes for a signer", SIGNED,
-        'assert recovered != empty(address) and recovered == signer, "authorisation: signature"',
-        'assert recovered == empty(address) or recovered == signer, "authorisation: signature"',
+        "recovered != empty(address) and recovered == signer,",
+        "recovered == empty(address) or recovered == signer,",
         "sessions",
     ),
     Mutant(
@@ -150,11 +156,12 @@ MUTANTS = (
     ),
     Mutant(
         "conditional refund after its deadline", LEDGER,
-        'assert block.timestamp <= t_p, "ledger: too late"', "pass", "conditional",
+        'refusal._unless(block.timestamp <= t_p, "ledger: too late")', "pass", "conditional",
     ),
     Mutant(
         "conditional refund without the payer's secret", LEDGER,
-        'assert self._lock_of(wsk_c) == wpk_c, "ledger: wrong secret"', "pass", "conditional",
+        'refusal._unless(self._lock_of(wsk_c) == wpk_c, "ledger: wrong secret")',
+        "pass", "conditional",
     ),
     Mutant(
         "condition not in the tag", LEDGER,
@@ -162,10 +169,11 @@ MUTANTS = (
     ),
     Mutant(
         "second claim while closing", LEDGER,
-        """    assert c.status == channel_groups.UNTOUCHED or (
-        c.status == channel_groups.REQUESTED and block.timestamp <= c.deadline
-    ), "ledger: not open\"""",
-        "    pass", "disputes",
+        """        c.status == channel_groups.UNTOUCHED or (
+            c.status == channel_groups.REQUESTED and block.timestamp <= c.deadline
+        ),
+""",
+        "        True,\n", "disputes",
     ),
     Mutant(
         "claim after the notice", LEDGER,
@@ -184,36 +192,32 @@ MUTANTS = (
     ),
     Mutant(
         "refute after the deadline", LEDGER,
-        'assert block.timestamp <= c.deadline, "ledger: too late"', "pass", "disputes",
+        'refusal._unless(block.timestamp <= c.deadline, "ledger: too late")', "pass", "disputes",
     ),
     Mutant(
         "refute with any secret", LEDGER,
-        """    assert (
-        convert(keccak256(secret), uint256) & channel_groups.LOCK_MASK == c.lock
-    ), "ledger: wrong secret\"""",
-        "    pass", "disputes",
+        "        convert(keccak256(secret), uint256) & channel_groups.LOCK_MASK == c.lock,\n",
+        "        True,\n", "disputes",
     ),
     Mutant(
         "refute of a request", LEDGER,
-        'assert self._is_closing(c.status), "ledger: not closing"', "pass", "disputes",
+        'refusal._unless(self._is_closing(c.status), "ledger: not closing")', "pass", "disputes",
     ),
     Mutant(
         "resolve at the deadline", LEDGER,
-        'assert block.timestamp > c.deadline, "ledger: too early"',
-        'assert block.timestamp >= c.deadline, "ledger: too early"', "disputes",
+        'refusal._unless(block.timestamp > c.deadline, "ledger: too early")',
+        'refusal._unless(block.timestamp >= c.deadline, "ledger: too early")', "disputes",
     ),
     Mutant(
         "resolve of an open channel", LEDGER,
-        """    assert c.status != channel_groups.UNTOUCHED, "ledger: not closing"
-    assert block""",
-        "    assert block", "disputes",
+        """    refusal._unless(c.status != channel_groups.UNTOUCHED, "ledger: not closing")
+    refusal._unless(block""",
+        "    refusal._unless(block", "disputes",
     ),
     Mutant(
         "resolved channels live on", GROUPS,
-        """    assert not self._is_resolved(
-        g, group_id, 1 << (cid & _BYTE)
-    ), "channel_groups: resolved\"""",
-        "    pass", "disputes",
+        "        not self._is_resolved(g, group_id, 1 << (cid & _BYTE)),\n", "        True,\n",
+        "disputes",
     ),
     Mutant(
         "no delay for the client", LEDGER,
@@ -244,10 +248,8 @@ MUTANTS = (
     ),
     Mutant(
         "proof unchecked", PREIMAGES,
-        """    assert hash_chain._proves(
-        terms.n, terms.hc0, terms.root, k, hc, path
-    ), "preimages: not on the chain\"""",
-        "    pass", "registry",
+        "        hash_chain._proves(terms.n, terms.hc0, terms.root, k, hc, path),\n",
+        "        True,\n", "registry",
     ),
     Mutant("k above n", CHAIN, "    if k > n:\n        return False\n", "", "registry"),
     Mutant(
@@ -311,11 +313,12 @@ MUTANTS = (
     ),
     Mutant(
         "session numbers of two ranges", LEDGER,
-        "        and claim.rho < ps_verifier.ORDER\n", "", "sessions",
+        " and claim.rho < ps_verifier.ORDER,", ",", "sessions",
     ),
     Mutant(
         "close over resolved channels", LEDGER,
-        "        and not channel_groups._is_resolved(g, group_id, channels)\n", "", "cash_out",
+        "        and not channel_groups._is_resolved(g, group_id, channels),\n",
+        "        and True,\n", "cash_out",
     ),
     Mutant(
         "close over foreign channels", LEDGER,
@@ -323,10 +326,8 @@ MUTANTS = (
     ),
     Mutant(
         "total not bounded", LEDGER,
-        """    assert (
-        total <= settlement._cap(g.role, deposit, fund, vaults.tax_rate_bp)
-    ), "ledger: total above the cap\"""",
-        "    pass", "cash_out",
+        "        total <= settlement._cap(g.role, deposit, fund, vaults.tax_rate_bp),\n",
+        "        True,\n", "cash_out",
     ),
     Mutant(
         "close without I's signature", LEDGER,
@@ -343,7 +344,7 @@ MUTANTS = (
     ),
     Mutant(
         "anybody requests a close", LEDGER,
-        """    assert msg.sender == g.intermediary, "ledger: intermediary only"
+        """    refusal._unless(msg.sender == g.intermediary, "ledger: intermediary only")
     c:""",
         "    c:", "disputes",
     ),
@@ -374,14 +375,12 @@ MUTANTS = (
     ),
     Mutant(
         "fee of the token ignored", VAULTS,
-        'assert after >= before + amount, "vaults: token kept a fee"', "pass", "money",
+        'refusal._unless(after >= before + amount, "vaults: token kept a fee")', "pass", "money",
     ),
     Mutant(
         "false of the token ignored", VAULTS,
-        """    assert extcall IToken(token).transferFrom(
-        owner, self, amount, default_return_value=True
-    ), "vaults: transfer failed\"""",
-        "    extcall IToken(token).transferFrom(owner, self, amount, default_return_value=True)",
+        "transferFrom(owner, self, amount, default_return_value=True),",
+        "transferFrom(owner, self, amount, default_return_value=True) or True,",
         "money",
     ),
     Mutant("no lock", VAULTS, "# pragma nonreentrancy on\n", "", "money"),
@@ -392,8 +391,7 @@ MUTANTS = (
     ),
     Mutant(
         "guard claims above the deposit", GUARD,
-        "assert base <= g.deposit and base + k * g.price <= g.deposit,",
-        "assert base < 2**64 or True,", "guard",
+        "base <= g.deposit and base + k * g.price <= g.deposit,", "True,", "guard",
     ),
     Mutant(
         "guard claims not monotone", GUARD,
@@ -401,7 +399,7 @@ MUTANTS = (
     ),
     Mutant(
         "guard claims at any time", GUARD,
-        'assert block.timestamp <= last, "guard_channels: too late"', "pass", "guard",
+        'refusal._unless(block.timestamp <= last, "guard_channels: too late")', "pass", "guard",
     ),
     Mutant(
         "guard closes at once", GUARD,
@@ -437,26 +435,138 @@ MUTANTS = (
     ),
     Mutant(
         "medians not checked", VOTES,
-        "if self._is_valid(medians, epoch_length, tax_rate_bp):", "if True:", "consensus",
+        "problem: String[40] = self._problem(medians, epoch_length, tax_rate_bp)",
+        'problem: String[40] = ""', "consensus",
     ),
     Mutant(
-        "no quorum", VOTES, "    if len(cast) < quorum:\n        return\n", "", "consensus"
+        "no quorum", VOTES, "    if votes < self.quorum:\n        return\n", "", "consensus"
     ),
     Mutant(
         "anybody votes", VOTES,
-        'assert self._is_authority[msg.sender], "consensus: authorities only"', "pass",
+        'assert self._seats[self.set_number][msg.sender] != 0, "consensus: authorities only"',
+        "pass",
         "consensus",
     ),
     Mutant(
         "withdrawn set stays", VOTES,
-        "        if pending:\n            self._count = last\n", "", "consensus",
+        "        if pending:\n            self._head -= 1\n", "", "consensus",
+    ),
+    Mutant(
+        "silent authorities do not count", VOTES,
+        "            ballot = in_force\n        else:\n            votes += 1\n",
+        "            continue\n        votes += 1\n", "consensus",
+    ),
+    Mutant(
+        "authorities changed by half", VOTES,
+        "assert quorum_ * 2 > len(members) and", "assert quorum_ * 2 >= len(members) and",
+        "consensus",
+    ),
+    Mutant(
+        "one seat twice", VOTES,
+        "member != empty(address) and self._seats[number][member] == 0",
+        "member != empty(address)", "consensus",
+    ),
+    Mutant(
+        "one approval decides", QUORUM, "return count == standing.quorum", "return True",
+        "consensus",
+    ),
+    Mutant(
+        "approvals counted twice", QUORUM,
+        'refusal._unless(approved & mine == 0, "approvals: approved before")', "pass", "consensus",
+    ),
+    Mutant(
+        "anybody approves", QUORUM,
+        'refusal._unless(standing.seat != 0, "approvals: authorities only")\n',
+        "if standing.seat == 0:\n        return True\n", "consensus",
+    ),
+    Mutant(
+        "approvals outlive their set", QUORUM,
+        "abi_encode(standing.set_number, standing.epoch, decision)",
+        "abi_encode(convert(0, uint256), standing.epoch, decision)", "consensus",
+    ),
+    Mutant(
+        "approvals outlive their epoch", QUORUM,
+        "abi_encode(standing.set_number, standing.epoch, decision)",
+        "abi_encode(standing.set_number, decision)", "consensus",
+    ),
+    Mutant(
+        "pauses share their ballots", VOTES,
+        'abi_encode("pause", paused_, self._pause_count)', 'abi_encode("pause", paused_)',
+        "consensus",
+    ),
+    Mutant(
+        "openings go on in a pause", LEDGER,
+        'refusal._unless(not terms.paused, "ledger: openings are paused")', "pass", "consensus",
+    ),
+    Mutant(
+        "guard openings go on in a pause", GUARD,
+        'refusal._unless(not terms.paused, "guard_channels: openings are paused")', "pass",
+        "consensus",
+    ),
+    Mutant(
+        "windows without the account's consent", LEDGER,
+        "dispute_window == terms.dispute_window and close_notice == terms.close_notice,",
+        "True,", "opening",
+    ),
+    Mutant(
+        "issues repeated", TOKEN,
+        'assert number == self.issue_count, "token: not the next issue"', "pass", "token",
+    ),
+    Mutant("issues by one", TOKEN, "    if complete:\n", "    if True:\n", "token"),
+    Mutant(
+        "distribution of a running epoch", POOL,
+        'assert epoch < standing.epoch, "tax_pool: the epoch is not over"', "pass", "tax_pool",
+    ),
+    Mutant(
+        "distributed twice", POOL,
+        'assert self._sums[epoch] == 0, "tax_pool: distributed before"', "pass", "tax_pool",
+    ),
+    Mutant(
+        "more than is available", POOL,
+        'assert total <= self._available(), "tax_pool: more than is available"', "pass",
+        "tax_pool",
+    ),
+    Mutant(
+        "inputs not approved", POOL,
+        'abi_encode("distribution", epoch, root, total, policy, inputs_hash)',
+        'abi_encode("distribution", epoch, root, total, policy)', "tax_pool",
+    ),
+    Mutant(
+        "shares paid twice", POOL, "    if word & bit != 0:\n        return 0\n", "", "tax_pool"
+    ),
+    Mutant(
+        "account not in the leaf", POOL,
+        "abi_encode(c.epoch, c.index, account, c.amount)",
+        "abi_encode(c.epoch, c.index, c.amount)", "tax_pool",
+    ),
+    Mutant(
+        "proof of a share unchecked", POOL,
+        "    assert merkle_proof_verification._verify(\n"
+        "        c.proof, self._roots[c.epoch], leaf\n    ),",
+        "    assert leaf != empty(bytes32),", "tax_pool",
+    ),
+    Mutant(
+        "claims beyond the total", POOL,
+        'assert claimed <= sums & _AMOUNT, "tax_pool: more than the total"', "pass", "tax_pool",
+    ),
+    Mutant(
+        "claims after the last epoch", POOL,
+        'assert self._current() <= sums >> 192, "tax_pool: too late"', "pass", "tax_pool",
+    ),
+    Mutant(
+        "rolled over too early", POOL,
+        'assert self._current() > sums >> 192, "tax_pool: still to be claimed"', "pass",
+        "tax_pool",
+    ),
+    Mutant(
+        "rolled over twice", POOL,
+        "    self._sums[epoch] = total | (total << 96) | ((sums >> 192) << 192)\n", "",
+        "tax_pool",
     ),
     Mutant(
         "tax rate of its own", LEDGER,
-        """    assert (
-        staticcall IConsensus(consensus).tax_rate_bp() == tax_rate_bp
-    ), "ledger: tax rate differs from consensus\"""",
-        "    pass", "consensus",
+        "        staticcall IConsensus(consensus).tax_rate_bp() == tax_rate_bp,\n",
+        "        True,\n", "consensus",
     ),
 )  # fmt: skip
 

@@ -42,8 +42,9 @@ def test_a_blindly_issued_token_closes_a_channel(stage: Rehearsal) -> None:
     assert stage.ledger.functions.context(public.key_hash).call() == ctx
     receipt = stage.send(
         stage.ledger.functions.open(
-            public.key_hash, client.address, Role.CLIENT, DEPOSIT, FUND, 1, secrets.token_bytes(32),
-            secrets.token_bytes(32), NO_AUTHORISATION, stage.permit(client, DEPOSIT),
+            public.key_hash, client.address, Role.CLIENT, DEPOSIT, FUND, 1, *stage.windows(),
+            secrets.token_bytes(32), secrets.token_bytes(32), NO_AUTHORISATION,
+            stage.permit(client, DEPOSIT),
         ),
         client,
     )  # fmt: skip

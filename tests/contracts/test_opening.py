@@ -34,6 +34,8 @@ def _opening(stage: Rehearsal, owner: Party, **changes: Any) -> Any:
         "deposit": DEPOSIT,
         "fund": FUND,
         "count": 3,
+        "dispute_window": stage.parameters.dispute_window,
+        "close_notice": stage.parameters.close_notice,
         "rho_e": RHO_E,
         "rho_i": RHO_I,
         "auth": NO_AUTHORISATION,
@@ -104,6 +106,16 @@ def test_terms_out_of_bounds(stage: Rehearsal, changes: dict[str, Any]) -> None:
     client = stage.party("client")
     stage.approve(client)
     with refused("ledger: terms"):
+        stage.send(_opening(stage, client, **changes), client)
+
+
+@pytest.mark.parametrize("changes", [{"dispute_window": 121}, {"close_notice": 599}], ids=str)
+def test_windows_that_the_account_did_not_name(stage: Rehearsal, changes: dict[str, int]) -> None:
+    """Invariant L17: a vote that comes into force before the opening is mined makes it fail, since
+    the account would be bound for life by windows that it has not seen."""
+    client = stage.party("client")
+    stage.approve(client)
+    with refused("ledger: windows"):
         stage.send(_opening(stage, client, **changes), client)
 
 

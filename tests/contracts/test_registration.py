@@ -83,6 +83,7 @@ def test_unregistered_key_opens_nothing(stage: Rehearsal) -> None:
         1_000,
         0,
         1,
+        *stage.windows(),
         bytes(32),
         bytes(32),
         NO_AUTHORISATION,

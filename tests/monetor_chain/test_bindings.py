@@ -107,6 +107,7 @@ class Town:
         )
         receipt = await self.ledger.open(
             owner.sender, self.issuer.key_hash, owner.address, role, DEPOSIT, FUND, count,
+            DEMO.dispute_window, DEMO.close_notice,
             secrets.token_bytes(32), secrets.token_bytes(32), permit=permit,
         )  # fmt: skip
         (opened,) = receipt.events
@@ -203,9 +204,11 @@ def test_a_third_party_opens_and_reclaims_with_the_accounts_signatures(network):
     async def work(town):
         owner, ledger = town.client, town.ledger
         rho_e, rho_i = secrets.token_bytes(32), secrets.token_bytes(32)
-        given = (town.issuer.key_hash, owner.address, Role.CLIENT, DEPOSIT, FUND, 2, rho_e, rho_i)
+        terms = (Role.CLIENT, DEPOSIT, FUND, 2)
+        windows = (DEMO.dispute_window, DEMO.close_notice)
+        given = (town.issuer.key_hash, owner.address, *terms, *windows, rho_e, rho_i)
         group = statements.group_id(
-            town.ctx, owner.address, town.intermediary.address, *given[2:]
+            town.ctx, owner.address, town.intermediary.address, *terms, rho_e, rho_i
         )
         arguments = authorisations.arguments_of_open(*given)
         auth = authorisations.authorise_open(owner.key, town.domain, group, arguments, FAR)

@@ -16,11 +16,10 @@ BINDINGS = {"Ledger": ledger, "Token": token, "Consensus": consensus, "TaxPool":
 NOT_BOUND = {
     "Ledger": {"key_count", "guard_count"},
     "Token": {
-        "owner", "pending_owner", "transfer_ownership", "accept_ownership", "name", "symbol",
-        "decimals", "transferFrom", "permit", "eip712Domain", "issue", "burn",
+        "name", "symbol", "decimals", "transferFrom", "permit", "eip712Domain",
     },
-    "Consensus": {"channel_terms"},
-    "TaxPool": {"token"},
+    "Consensus": {"channel_terms", "standing", "set_number"},
+    "TaxPool": set(),
 }  # fmt: skip
 
 

@@ -440,8 +440,8 @@ class World:
             case calls.Open():
                 permit = self.stage.permit(node.party, call.deposit * call.count)
                 return on.open(call.key_hash, node.party.address, call.role, call.deposit,
-                               call.fund, call.count, call.rho_e, call.rho_i, NO_AUTHORISATION,
-                               permit)
+                               call.fund, call.count, call.dispute_window, call.close_notice,
+                               call.rho_e, call.rho_i, NO_AUTHORISATION, permit)
             case calls.Fund():
                 return on.fund(call.group)
             case calls.Reclaim():

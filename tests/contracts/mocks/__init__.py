@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ def compiled(name: str) -> tuple[Any, Any]:
 
     root = source_folder()
     assert root is not None, "the contracts' sources are needed"
-    bundle = FilesystemInputBundle([root, Path(__file__).parent])
+    # As the project's own compiler does: snekmate is found on the Python path.
+    installed = [Path(entry) for entry in sys.path if Path(entry).is_dir()]
+    bundle = FilesystemInputBundle([*installed, root, Path(__file__).parent])
     source = bundle.load_file(Path(__file__).parent / f"{name}.vy")
     output = compile_from_file_input(
         source, input_bundle=bundle, output_formats=["abi", "bytecode"]
