@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from eth_tester.exceptions import TransactionFailed
 
 from monetor_chain.parameters import DEFAULT, DEMO, TAX_RATE_BP, NetworkParameters
 from monetor_chain.rehearsal import NO_AUTHORISATION, NO_PERMIT, Rehearsal
+from monetor_chain.rehearsal_chain import CALL_REVERTED
 from monetor_chain.statements import Role
 
 from .actions import (
@@ -191,7 +191,7 @@ def test_history(stage: Rehearsal) -> None:
         for offset in (1, 2):
             words = stage.consensus.functions.parameters(first + 2 * i + offset).call()
             assert NetworkParameters.from_words(words).price == 110 + i
-    with pytest.raises(TransactionFailed, match="consensus: before the first epoch"):
+    with pytest.raises(CALL_REVERTED, match="consensus: before the first epoch"):
         stage.consensus.functions.parameters(1).call()
 
 

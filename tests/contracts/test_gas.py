@@ -8,6 +8,7 @@ After a deliberate change write the new table with
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from monetor_chain.compiler import CONTRACTS, compile_contract, source_folder
 from monetor_chain.gas import BUDGETS, GROUP_SIZES, GroupCost, measure, measure_groups
 from monetor_chain.gas_survey import survey
+from monetor_chain.rehearsal_chain import RehearsalChain
 
 TABLE = Path(__file__).parent / "gas_table.json"
 TOLERANCE = 0.02
@@ -36,18 +38,18 @@ OPERATIONS = {
 
 
 @pytest.fixture(scope="module")
-def figures() -> dict[str, int]:
-    return measure()
+def figures(new_chain: Callable[[], RehearsalChain]) -> dict[str, int]:
+    return measure(new_chain)
 
 
 @pytest.fixture(scope="module")
-def calls() -> dict[str, int]:
-    return survey()
+def calls(new_chain: Callable[[], RehearsalChain]) -> dict[str, int]:
+    return survey(new_chain)
 
 
 @pytest.fixture(scope="module")
-def groups() -> tuple[GroupCost, ...]:
-    return measure_groups()
+def groups(new_chain: Callable[[], RehearsalChain]) -> tuple[GroupCost, ...]:
+    return measure_groups(new_chain)
 
 
 def _committed(kind: str) -> Any:
