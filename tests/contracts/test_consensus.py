@@ -239,6 +239,18 @@ def test_one_authority_of_a_bare_quorum_decides_nothing(stage: Rehearsal) -> Non
     assert _in_force(stage, 1) == replace(DEMO, price=98)
 
 
+def test_a_quorum_above_half(stage: Rehearsal) -> None:
+    """Invariant L23: where three of three decide, two votes make a median and no decision."""
+    authorities = [stage.party(f"authority_{i}").address for i in (1, 2, 3)]
+    consensus = stage.deploy("Consensus", authorities, 3, TAX_RATE_BP, DEMO.words()).functions
+    _align(stage)
+    epoch = stage.now() // DEMO.epoch + 1
+    new = replace(DEMO, price=120).words()
+    for seat, price in ((1, DEMO.price), (2, DEMO.price), (3, 120)):
+        stage.send(consensus.vote(epoch, new), stage.party(f"authority_{seat}"))
+        assert consensus.parameters(epoch).call()[3] == price
+
+
 def test_a_dead_authority_stops_nothing_and_is_replaced(stage: Rehearsal) -> None:
     """Invariant L27: two of three vote, and put another in the dead one's place."""
     _align(stage)
