@@ -84,10 +84,10 @@ $(STAMP): pyproject.toml constraints.txt
 	if ! '$(BIN)/python' -m pip --version >/dev/null 2>&1; then \
 	  python=$$(find_python); \
 	  clear=; if [ -e '$(VENV)/pyvenv.cfg' ]; then clear=--clear; fi; \
-	  echo "setup: making $(VENV) with $$($$python --version)"; \
+	  echo "setup: making $(VENV) with $$($$python --version)">&2; \
 	  "$$python" -m venv $$clear '$(VENV)'; \
 	fi; \
-	echo 'setup: installing (less than a minute, once)'; \
+	echo 'setup: installing (less than a minute, once)' >&2; \
 	'$(BIN)/python' -m pip install --quiet --disable-pip-version-check --prefer-binary \
 	  --constraint constraints.txt --editable '.[dev]' || { \
 	    echo 'setup: the installation failed, see above. It needs a connection to a package' \
