@@ -261,6 +261,10 @@ class Rehearsal:
         """Makes the next transaction's block have exactly this timestamp."""
         self.chain.travel(timestamp)
 
+    def mine(self) -> None:
+        """Mines an empty block."""
+        self.chain.mine()
+
     def snapshot(self) -> int:
         """Remembers the present state; its number."""
         return self.chain.snapshot()

@@ -75,6 +75,10 @@ class RehearsalChain(ABC):
         """Makes the next block have exactly this timestamp, in seconds."""
 
     @abstractmethod
+    def mine(self) -> None:
+        """Mines an empty block."""
+
+    @abstractmethod
     def snapshot(self) -> int:
         """Remembers the present state; its number."""
 
@@ -119,6 +123,10 @@ class InProcessChain(RehearsalChain):
         """See `RehearsalChain`."""
         chain = self._tester.backend.chain
         chain.header = chain.header.copy(timestamp=timestamp)
+
+    def mine(self) -> None:
+        """See `RehearsalChain`."""
+        self._tester.mine_block()
 
     def snapshot(self) -> int:
         """See `RehearsalChain`."""
@@ -182,6 +190,10 @@ class AnvilChain(RehearsalChain):
     def travel(self, timestamp: int) -> None:
         """See `RehearsalChain`."""
         self._rpc("evm_setNextBlockTimestamp", timestamp)
+
+    def mine(self) -> None:
+        """See `RehearsalChain`."""
+        self._rpc("evm_mine")
 
     def snapshot(self) -> int:
         """See `RehearsalChain`."""

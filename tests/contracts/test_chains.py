@@ -84,6 +84,15 @@ def test_going_back_undoes_state_and_time(stage: Rehearsal) -> None:
     assert stage.now() == now + 1
 
 
+def test_an_empty_block_takes_the_time_that_was_set(stage: Rehearsal) -> None:
+    number, now = stage.w3.eth.block_number, stage.now()
+    stage.mine()
+    assert (stage.w3.eth.block_number, stage.now()) == (number + 1, now + 1)
+    stage.travel(now + 50)
+    stage.mine()
+    assert (stage.w3.eth.block_number, stage.now()) == (number + 2, now + 50)
+
+
 def test_a_refusal_is_mined_and_gives_the_reason_alone(stage: Rehearsal) -> None:
     """The reason is that of the block's own time: one second later there would be none."""
     cid = open_channel(stage, Role.CLIENT)
