@@ -18,6 +18,9 @@ from monetor_chain.deployment import bind, deploy
 from monetor_chain.embedded import EmbeddedChain
 from monetor_chain.errors import Reorganised
 from monetor_chain.sender import Sender
+from offchain.agents.engine import Engine
+from offchain.protocol.moment import tip
+from offchain.store import Store
 
 ROLES = ("client", "middle", "guard", "exit")
 
@@ -205,5 +208,41 @@ def test_at_most_so_many_blocks_at_once(standing):
             found += names(batch)
             after = batch.block
         assert found == list(ROLES)
+
+    in_town(standing, work)
+
+
+class Listener:
+    """A machine that has nothing to do about anything."""
+
+    def on_ledger(self, records, moment, event):
+        return []
+
+    def tick(self, records, moment):
+        return []
+
+
+def test_an_agent_does_not_go_on_with_events_that_are_gone(standing, tmp_path):
+    """Its records tell of them; other troubles of the chain are waited out."""
+
+    async def work(town, first):
+        consensus = bind(town.chain, standing[1]).consensus
+        engine = Engine(
+            "agent", Store(tmp_path / "store.sqlite", bytes(32), "client"), Listener(),
+            chain=town.chain, consensus=consensus, events=LedgerEvents(town.ledger),
+            port=None, first_block=first,
+        )  # fmt: skip
+        await engine.start()
+        try:
+            snapshot = await town.chain.snapshot()
+            await town.emit("client")
+            await engine.until(lambda records: tip(records).number > first, 10, "block")
+            await town.chain.revert(snapshot)
+            await town.emit("middle")
+            await town.emit("exit")
+            with pytest.raises(Reorganised):
+                await engine.until(lambda records: tip(records).number > first + 1, 10, "block")
+        finally:
+            await engine.stop()
 
     in_town(standing, work)
