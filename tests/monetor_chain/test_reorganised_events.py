@@ -232,6 +232,7 @@ def test_an_agent_does_not_go_on_with_events_that_are_gone(standing, tmp_path):
             chain=town.chain, consensus=consensus, events=LedgerEvents(town.ledger),
             port=None, first_block=first,
         )  # fmt: skip
+        await town.chain.set_speed(5)  # an agent's clock has to run
         await engine.start()
         try:
             snapshot = await town.chain.snapshot()
@@ -244,5 +245,6 @@ def test_an_agent_does_not_go_on_with_events_that_are_gone(standing, tmp_path):
                 await engine.until(lambda records: tip(records).number > first + 1, 10, "block")
         finally:
             await engine.stop()
+            await town.chain.set_speed(0)
 
     in_town(standing, work)
