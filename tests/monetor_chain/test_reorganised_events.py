@@ -19,7 +19,8 @@ from monetor_chain.embedded import EmbeddedChain
 from monetor_chain.errors import Reorganised
 from monetor_chain.sender import Sender
 from offchain.agents.engine import Engine
-from offchain.protocol.moment import tip
+from offchain.protocol.ledger import Block
+from offchain.protocol.moment import advance, tip
 from offchain.store import Store
 
 ROLES = ("client", "middle", "guard", "exit")
@@ -213,9 +214,11 @@ def test_at_most_so_many_blocks_at_once(standing):
 
 
 class Listener:
-    """A machine that has nothing to do about anything."""
+    """A machine that moves on with the blocks and has nothing else to do."""
 
     def on_ledger(self, records, moment, event):
+        if isinstance(event, Block):
+            advance(records, event.number, event.timestamp)
         return []
 
     def tick(self, records, moment):
