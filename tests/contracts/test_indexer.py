@@ -477,6 +477,23 @@ def test_an_event_too_few_too_many_or_too_early(stage: Rehearsal) -> None:
         assert everything(index) != everything(whole)
 
 
+def test_no_event_happens_twice(stage: Rehearsal) -> None:
+    """Also at once and at the end, as a later log; only a vault may be told of again."""
+    events, pool = history(stage), stage.pool.address
+    index, whole = LedgerIndex(pool), LedgerIndex(pool)
+    for event in events:
+        whole.apply(event)
+    for i, event in enumerate(events):
+        index.apply(event)
+        if isinstance(event, VaultChanged):
+            continue
+        with pytest.raises(IllegalHistory, match=type(event).__name__):
+            index.apply(replace(event, at=replace(event.at, log_index=event.at.log_index + 1)))
+        with pytest.raises(IllegalHistory, match=type(event).__name__):
+            whole.apply(replace(event, at=Position(2**40 + i, 0, bytes(32))))
+    assert everything(index) == everything(whole)
+
+
 def everything(index: LedgerIndex) -> tuple[Any, ...]:
     cids = [g << 8 | i for g, view in index.groups().items() for i in range(view.count)]
     return (
@@ -548,7 +565,9 @@ def _change(
         (GroupClosed, {"total": 0}),
         (BondSettled, {"amount": 1}),
         (GuardClaimed, {"claimed": 501}),
+        (GuardClaimed, {"claimed": 501, "to_payout": 500, "tax": 1}),
         (GuardClaimed, {"tax": 5}),
+        (Revealed, {"k_r": 3}),
         (GuardClosed, {"to_client": 1}),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
