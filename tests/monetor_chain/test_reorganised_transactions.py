@@ -133,6 +133,33 @@ def test_again_and_again(embedded):
     on_stage(embedded, work)
 
 
+def test_a_receipt_of_a_block_that_is_replaced_while_it_is_judged_is_none(embedded, monkeypatch):
+    async def work(stage):
+        snapshot = await stage.chain.snapshot()
+        job = stage.send()
+        await stage.mined(job)
+        confirmed = (await stage.chain.latest()).number + CONFIRMATIONS
+        ask, exchanged = stage.chain.rpc, []
+
+        async def exchange(method, *params):
+            if method == "eth_blockNumber" and not exchanged:
+                if (await stage.chain.latest()).number >= confirmed:
+                    exchanged.append(method)
+                    await stage.chain.revert(snapshot)
+                    for _ in range(confirmed):
+                        await stage.chain.mine()
+            return await ask(method, *params)
+
+        monkeypatch.setattr(stage.chain, "rpc", exchange)
+        receipt = await stage.done(job)
+        assert exchanged
+        found = await stage.receipt(receipt.transaction)
+        assert found is not None and int(found["blockNumber"], 16) == receipt.block
+        assert await stage.count() == 1
+
+    on_stage(embedded, work)
+
+
 def test_a_rival_that_takes_its_place_for_good_makes_it_take_another_nonce(embedded):
     async def work(stage):
         before = await stage.chain.wei(dev_address("nobody"))
