@@ -142,12 +142,12 @@ def test_a_receipt_of_a_block_that_is_replaced_while_it_is_judged_is_none(embedd
         ask, exchanged = stage.chain.rpc, []
 
         async def exchange(method, *params):
-            if method == "eth_blockNumber" and not exchanged:
-                if (await stage.chain.latest()).number >= confirmed:
-                    exchanged.append(method)
-                    await stage.chain.revert(snapshot)
-                    for _ in range(confirmed):
-                        await stage.chain.mine()
+            judged = method == "eth_blockNumber" and not exchanged
+            if judged and (await stage.chain.latest()).number >= confirmed:
+                exchanged.append(method)
+                await stage.chain.revert(snapshot)
+                for _ in range(confirmed):
+                    await stage.chain.mine()
             return await ask(method, *params)
 
         monkeypatch.setattr(stage.chain, "rpc", exchange)
