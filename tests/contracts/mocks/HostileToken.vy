@@ -21,7 +21,8 @@ nonces: public(HashMap[address, uint256])
 successes: DynArray[bool, 128]
 hooks: DynArray[Hook, 64]
 answer: Bytes[4096]
-burning: bool
+transfers_burn: bool
+permits_burn: bool
 running: bool
 
 
@@ -56,8 +57,9 @@ def set_answer(answer: Bytes[4096]):
 
 
 @external
-def set_burning(burning: bool):
-    self.burning = burning
+def set_burning(transfers: bool, permits: bool):
+    self.transfers_burn = transfers
+    self.permits_burn = permits
 
 
 @external
@@ -103,7 +105,8 @@ def permit(
     s: bytes32,
 ):
     self._run()
-    self._burn_gas()
+    # The invalid instruction takes all gas that is left.
+    assert not self.permits_burn, UNREACHABLE
 
 
 @external
@@ -121,7 +124,7 @@ def transferFrom(owner: address, to: address, amount: uint256) -> Bytes[4096]:
 @internal
 def _move(owner: address, to: address, amount: uint256) -> Bytes[4096]:
     self._run()
-    self._burn_gas()
+    assert not self.transfers_burn, UNREACHABLE
     self.balanceOf[owner] -= amount
     self.balanceOf[to] += amount
     return self.answer
@@ -136,9 +139,3 @@ def _run():
         success: bool = raw_call(hook.target, hook.data, revert_on_failure=False)
         self.successes.append(success)
     self.running = False
-
-
-@internal
-def _burn_gas():
-    # The invalid instruction takes all gas that is left.
-    assert not self.burning, UNREACHABLE
