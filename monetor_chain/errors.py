@@ -55,6 +55,14 @@ class DeploymentMismatch(ChainError):
     """The record does not describe what the chain holds."""
 
 
+class IllegalHistory(ChainError):
+    """Events that the ledger cannot have emitted in this order: some are missing or foreign."""
+
+
+class Reorganised(ChainError):
+    """Blocks that were taken for confirmed are no longer on the chain."""
+
+
 class InvalidParameters(ChainError):
     """A parameter set that the consensus contract would refuse."""
 

@@ -279,16 +279,27 @@ class Sender:
         age = time.monotonic() - sent.since
         if age < _FORGOTTEN_SECONDS:
             return False
-        used = int(await self._chain.rpc("eth_getTransactionCount", self.address, "latest"), 16)
-        if used > sent.nonce:
-            # Mined between the two questions, or really gone.
-            return await self._find(sent) is None
+        if await self._used("latest") > sent.nonce:
+            # Mined between the two questions, or another one was. That one may be reorganised away
+            # as well, and ours come back: only when it is confirmed is ours really gone.
+            return await self._find(sent) is None and await self._used_for_good(sent.nonce)
         known = await self._chain.rpc("eth_getTransactionByHash", sent.hashes[-1])
         if known is None:
             await self._send_again(sent, sent.raw)
         elif age > _RAISE_SECONDS:
             await self._raise_fee(sent)
         return False
+
+    async def _used(self, block: str) -> int:
+        """How many nonces of the account were used after a block."""
+        return int(await self._chain.rpc("eth_getTransactionCount", self.address, block), 16)
+
+    async def _used_for_good(self, nonce: int) -> bool:
+        """Whether a nonce was used with the confirmations."""
+        if not self._confirmations:
+            return True
+        head = int(await self._chain.rpc("eth_blockNumber"), 16)
+        return await self._used(hex(max(head - self._confirmations, 0))) > nonce
 
     async def _raise_fee(self, sent: _Sent) -> None:
         tip, cap = await self._price()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from ..abi import Function
 from ..accounts import checksum
@@ -18,15 +18,24 @@ class Contract:
     def __init__(self, chain: Chain, address: str | bytes) -> None:
         self._chain = chain
         self.address = checksum(address)
+        self._block: int | str = "latest"
 
     @property
     def chain(self) -> Chain:
         """The chain that the contract is on."""
         return self._chain
 
+    def at(self, block: int) -> Self:
+        """The same contract for reading what it was after a block, if the node still knows."""
+        earlier = type(self)(self._chain, self.address)
+        earlier._block = block
+        return earlier
+
     async def _read(self, function: Function, *arguments: Any) -> tuple[Any, ...]:
         try:
-            output = await self._chain.call(self.address, function.encode(*arguments))
+            output = await self._chain.call(
+                self.address, function.encode(*arguments), block=self._block
+            )
         except RpcError as error:
             if error.data or "revert" in str(error):
                 reason = revert_reason(error.data)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from ..abi import EventDecoder, Position
 from ..chain import Block
-from ..errors import RpcError
+from ..errors import Reorganised, RpcError
 from .contract import Contract
 
 _BLOCKS_PER_QUERY = 2_000
@@ -329,7 +329,8 @@ class LedgerEvents:
     """Reads the ledger's log with a number of confirmations.
 
     Keeps no state: the reader says how far it has come, so that it can store that number together
-    with what it did about the events.
+    with what it did about the events. A reader that hands back the block of the last batch instead
+    of its number hears of a reorganisation that went deeper than the confirmations.
     """
 
     def __init__(self, ledger: Contract, confirmations: int = 0) -> None:
@@ -337,21 +338,59 @@ class LedgerEvents:
         self._ledger = ledger.address
         self._confirmations = confirmations
 
-    async def since(self, block: int) -> EventBatch:
-        """Events of the blocks after number `block` that are confirmed; -1 reads from the start.
+    async def since(self, after: int | Block, most: int | None = None) -> EventBatch:
+        """Events of the confirmed blocks after `after`, of `most` blocks at most.
 
-        `batch.block` is the newest confirmed block. If that is not above `block` there is nothing
-        new.
+        `after` is a block's number, -1 for everything, or the block of the batch before.
+        `batch.block` is the newest confirmed block that was read; if it is not above `after` there
+        is nothing new. Raises `Reorganised` if another block has taken the place of the block
+        `after`: events that were delivered are then no longer on the chain.
         """
-        head = await self._chain.latest()
-        target = max(head.number - self._confirmations, 0)
-        confirmed = head if target == head.number else await self._chain.block(target)
+        number = after if isinstance(after, int) else after.number
+        while True:
+            head = await self._chain.latest()
+            target = max(head.number - self._confirmations, 0)
+            if most is not None:
+                target = min(target, number + most)
+            confirmed = head if target == head.number else await self._chain.block(target)
+            events = await self._read(number + 1, target)
+            # Both ends are looked at after the reading, since either may have been replaced
+            # meanwhile.
+            if isinstance(after, Block) and (
+                confirmed.hash != after.hash
+                if target == number
+                else await self._is_replaced(after)
+            ):
+                raise Reorganised(
+                    f"block {number}, up to which the ledger was read, is no longer on the chain: "
+                    f"a reorganisation went deeper than the {self._confirmations} confirmations "
+                    "waited for; read the ledger again from its deployment on, and wait for more"
+                )
+            if target <= number or not await self._is_replaced(confirmed):
+                return EventBatch(events, confirmed)
+
+    async def follow(self, after: int | Block, poll: float = 0.25) -> AsyncIterator[EventBatch]:
+        """Batches for ever, one whenever there are new confirmed blocks, also without events.
+
+        `poll` is in real seconds. Raises what `since` raises; after a failure other than
+        `Reorganised`, go on from the last batch's block.
+        """
+        position = after
+        while True:
+            batch = await self.since(position)
+            if batch.block.number > (position if isinstance(position, int) else position.number):
+                position = batch.block
+                yield batch
+            else:
+                await asyncio.sleep(poll)
+
+    async def _read(self, first: int, last: int) -> tuple[LedgerEvent, ...]:
         events: list[LedgerEvent] = []
-        first, step = block + 1, _BLOCKS_PER_QUERY
-        while first <= target:
-            last = min(first + step - 1, target)
+        step = _BLOCKS_PER_QUERY
+        while first <= last:
+            until = min(first + step - 1, last)
             try:
-                logs = await self._logs(first, last)
+                logs = await self._logs(first, until)
             except RpcError:
                 if step == 1:
                     raise
@@ -359,22 +398,16 @@ class LedgerEvents:
                 step = max(1, step // 10)
                 continue
             events += decode_events(logs, self._ledger)
-            first = last + 1
-        return EventBatch(tuple(events), confirmed)
+            first = until + 1
+        return tuple(events)
 
-    async def follow(self, block: int, poll: float = 0.25) -> AsyncIterator[EventBatch]:
-        """Batches for ever, one whenever there are new confirmed blocks, also without events.
+    async def _is_replaced(self, block: Block) -> bool:
+        """Whether another block stands in this one's place.
 
-        `poll` is in real seconds. Raises what `since` raises; go on from the last batch's block.
+        A chain that is shorter says nothing: that may be an endpoint that lags behind.
         """
-        position = block
-        while True:
-            batch = await self.since(position)
-            if batch.block.number > position:
-                position = batch.block.number
-                yield batch
-            else:
-                await asyncio.sleep(poll)
+        found = await self._chain.rpc("eth_getBlockByNumber", hex(block.number), False)
+        return found is not None and bytes.fromhex(found["hash"][2:]) != block.hash
 
     async def _logs(self, first: int, last: int) -> list[Mapping[str, Any]]:
         query = {"address": self._ledger, "fromBlock": hex(first), "toBlock": hex(last)}

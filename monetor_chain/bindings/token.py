@@ -96,7 +96,13 @@ class Token(Contract):
     async def sign_permit(
         self, private_key: bytes, spender: str, value: int, deadline: int
     ) -> Permit:
-        """A permit by the key's owner with its present permit nonce; nothing is sent."""
+        """A permit by the key's owner with its present permit nonce; nothing is sent.
+
+        Two permits signed before either is mined carry one nonce, and only the first one mined
+        counts: a call that brings the other is refused for want of an allowance, as a whole, and
+        has to be repeated with a new permit. A permit sets the allowance and does not add to it.
+        Who opens several things at a time approves the sum once instead.
+        """
         (domain,) = await self._read(FUNCTIONS["DOMAIN_SEPARATOR"])
         nonce = await self._number("nonces", address_of(private_key))
         return authorisations.sign_permit(private_key, domain, spender, value, nonce, deadline)

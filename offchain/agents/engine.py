@@ -15,8 +15,8 @@ import structlog
 
 from monetor_chain.bindings.consensus import Consensus
 from monetor_chain.bindings.ledger_events import LedgerEvents
-from monetor_chain.chain import Chain
-from monetor_chain.errors import ChainError, TransactionReverted
+from monetor_chain.chain import Block as ChainBlock, Chain
+from monetor_chain.errors import ChainError, Reorganised, TransactionReverted
 from monetor_chain.parameters import NetworkParameters
 
 from ..protocol.errors import ProtocolError
@@ -331,15 +331,18 @@ class Engine:
         self._parameters, self._epoch = known, epoch
 
     async def _follow(self) -> None:
-        block = tip(self.store.read()).number or self._first_block
+        position: int | ChainBlock = tip(self.store.read()).number or self._first_block
         while True:
             try:
-                async for batch in self._events.follow(block):
+                async for batch in self._events.follow(position):
                     if self._parameters[self._epoch].epoch_at(
                             batch.block.timestamp) not in self._parameters:
                         await self._read_parameters(batch.block.timestamp)
                     self._take_batch(batch.events, batch.block)
-                    block = batch.block.number
+                    position = batch.block
+            except Reorganised:
+                # The records tell of events that are not on the chain: nothing here can mend that.
+                raise
             except ChainError as error:
                 self._log.warning("the chain does not answer", error=str(error))
                 await asyncio.sleep(1.0)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 
 from . import (
+    audit,
     authority,
     bench,
     chain,
@@ -51,6 +52,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
         fund.run,
         "monetor fund intermediary client 0x52908400098527886E0F7030069857D2E4169EE7",
     ),
+    ("audit", audit.run, "monetor audit --network local --json"),
     ("authority", authority.run, "monetor authority"),
     ("intermediary", intermediary.run, "monetor intermediary --vault 4000000"),
     ("relay", relay.run, "monetor relay exit --exit"),

@@ -55,3 +55,20 @@ def g2_outside_subgroup() -> bytes:
 
 def g2_off_curve() -> bytes:
     return b"".join(_coordinate(1) for _ in range(4))
+
+
+def g2_not_canonical(point: bytes) -> bytes:
+    """The same point with p added to the first coordinate."""
+    x = int.from_bytes(point[:64], "big") + field_modulus
+    return _coordinate(x) + point[64:]
+
+
+def g2_padded(point: bytes) -> bytes:
+    """The same point with a bit set in what EIP-2537 wants to be zero."""
+    return b"\x01" + point[1:]
+
+
+def g2_negated(point: bytes) -> bytes:
+    """The point's inverse."""
+    ordinates = (int.from_bytes(point[i : i + 64], "big") for i in (128, 192))
+    return point[:128] + b"".join(_coordinate(-y % field_modulus) for y in ordinates)

@@ -29,7 +29,7 @@ class Case:
     call: Callable[[tuple[int, bytes]], Any]
 
 
-def _case(stage: Rehearsal, action: str) -> Case:
+def case_of(stage: Rehearsal, action: str) -> Case:
     ledger, relay = stage.ledger.functions, stage.party(ACCOUNT)
     if action == "open":
         stage.approve(relay)
@@ -91,7 +91,7 @@ def _case(stage: Rehearsal, action: str) -> Case:
 @pytest.mark.parametrize("action", ACTIONS)
 def test_nobody_else_without_a_signature(stage: Rehearsal, action: str, sender: str) -> None:
     """Invariant L4: I signs tokens, so it could close anybody's channel at zero."""
-    case = _case(stage, action)
+    case = case_of(stage, action)
     with refused("authorisation: expired"):
         stage.send(case.call(NO_AUTHORISATION), stage.party(sender))
     with refused("authorisation: signature"):
@@ -104,7 +104,7 @@ def test_nobody_else_without_a_signature(stage: Rehearsal, action: str, sender: 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_watcher_with_a_signature(stage: Rehearsal, action: str) -> None:
     """Invariant L25: a third party may submit, and is no richer for it."""
-    case, watcher = _case(stage, action), stage.party("watcher")
+    case, watcher = case_of(stage, action), stage.party("watcher")
     auth = stage.authorise(stage.party(ACCOUNT), action, case.identifier, *case.arguments)
     assert stage.send(case.call(auth), watcher)["status"] == 1
     assert stage.ledger.functions.credit(watcher.address).call() == 0
@@ -113,14 +113,14 @@ def test_a_watcher_with_a_signature(stage: Rehearsal, action: str) -> None:
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_account_itself(stage: Rehearsal, action: str) -> None:
-    case = _case(stage, action)
+    case = case_of(stage, action)
     assert stage.send(case.call(NO_AUTHORISATION), stage.party(ACCOUNT))["status"] == 1
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_signature_covers_action_id_and_arguments(stage: Rehearsal, action: str) -> None:
     """Invariant L4: nothing of the call can be exchanged under a signature."""
-    case, watcher, relay = _case(stage, action), stage.party("watcher"), stage.party(ACCOUNT)
+    case, watcher, relay = case_of(stage, action), stage.party("watcher"), stage.party(ACCOUNT)
     others = [name for name in ACTIONS if name != action]
     wrong = [(name, case.identifier, case.arguments) for name in others]
     wrong.append((action, case.identifier + 1, case.arguments))
@@ -140,7 +140,7 @@ def _with(values: list[int | bytes], index: int, value: int | bytes) -> list[int
 @pytest.mark.parametrize("action", ACTIONS)
 def test_expiry(stage: Rehearsal, action: str) -> None:
     """Invariant L4: a stale authorisation forfeits everything in the wrong hands."""
-    case, watcher, relay = _case(stage, action), stage.party("watcher"), stage.party(ACCOUNT)
+    case, watcher, relay = case_of(stage, action), stage.party("watcher"), stage.party(ACCOUNT)
     last = stage.now() + 500
     auth = stage.authorise(relay, action, case.identifier, *case.arguments, not_after=last)
     with refused("authorisation: signature"):
@@ -156,7 +156,7 @@ def test_expiry(stage: Rehearsal, action: str) -> None:
 
 def test_preimages_are_not_covered(stage: Rehearsal) -> None:
     """Invariant L4: a watcher claims at the best k it knows with a signature made before."""
-    case, terms = _case(stage, "nano_refund"), stage.terms()
+    case, terms = case_of(stage, "nano_refund"), stage.terms()
     auth = stage.authorise(stage.party(ACCOUNT), case.action, case.identifier, *case.arguments)
     reveal(stage, terms, 21)
     assert stage.send(case.call(auth), stage.party("watcher"))["status"] == 1
@@ -176,7 +176,7 @@ def test_reveal_refute_resolve_are_open_to_anybody(stage: Rehearsal) -> None:
 
 def test_funds_come_from_the_account_not_the_sender(stage: Rehearsal) -> None:
     """Invariant L25: whoever submits an opening, the account's tokens pay for it."""
-    case, relay = _case(stage, "open"), stage.party(ACCOUNT)
+    case, relay = case_of(stage, "open"), stage.party(ACCOUNT)
     auth = stage.authorise(relay, "open", case.identifier, *case.arguments)
 
     def balance(party: Party) -> int:

@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from eth.vm.forks.cancun import CancunVM
 from eth_tester import EthereumTester, PyEVMBackend
 from web3 import EthereumTesterProvider, Web3
 
 from monetor_chain.compiler import CONTRACTS, compile_contract
+from monetor_chain.precompiles import (
+    NativePragueComputation,
+    NativePragueState,
+    NativePragueVM,
+)
 from monetor_chain.rehearsal import Rehearsal, TokenIssuer
 from monetor_chain.rehearsal_chain import CALL_REVERTED, InProcessChain
 from monetor_chain.statements import Role
@@ -42,22 +49,51 @@ def test_the_code_limit_is_the_main_networks(stage: Rehearsal, size: int, fits: 
     assert (contract.address is not None) == fits
 
 
-@pytest.mark.in_process
-def test_a_chain_without_bls_precompiles_verifies_nothing() -> None:
-    """Invariant L22: there a call to the precompile succeeds and returns nothing at all."""
-    backend = PyEVMBackend(vm_configuration=((0, CancunVM),))
+def _arithmetic(vm: Any) -> Any:
+    """The verifier on a chain with this machine."""
+    backend = PyEVMBackend(vm_configuration=((0, vm),))
     w3 = Web3(EthereumTesterProvider(EthereumTester(backend=backend)))
     abi, bytecode = compiled("Arithmetic")
     sender = w3.eth.accounts[0]
     sent = w3.eth.contract(abi=abi, bytecode=bytecode).constructor().transact({"from": sender})
     address = w3.eth.wait_for_transaction_receipt(sent)["contractAddress"]
-    functions = w3.eth.contract(address=address, abi=abi).functions
+    return w3.eth.contract(address=address, abi=abi).functions
+
+
+@pytest.mark.in_process
+def test_a_chain_without_bls_precompiles_verifies_nothing() -> None:
+    """Invariant L22: there a call to the precompile succeeds and returns nothing at all."""
+    functions = _arithmetic(CancunVM)
     issuer = TokenIssuer(1)
     token = issuer.sign(1, 2, 3, 4)
     with pytest.raises(CALL_REVERTED, match="ps_verifier: EIP-2537 missing"):
         functions.is_token(issuer.public_key, 1, 2, 3, 4, token).call({"gas": 5_000_000})
     with pytest.raises(CALL_REVERTED, match="ps_verifier: EIP-2537 missing"):
         functions.commitment(1, 2, 3).call({"gas": 5_000_000})
+
+
+@pytest.mark.in_process
+@pytest.mark.parametrize(
+    ("address", "said"), [(0x0B, None), (0x0C, "ps_verifier: EIP-2537 missing"), (0x0F, None)]
+)
+def test_a_chain_that_lacks_one_of_them_verifies_nothing(address: int, said: str | None) -> None:
+    """Invariant L22: addition, multiplication and pairing each have the length of their output
+    looked at, and the token, which is genuine, verifies where none is missing."""
+    for lacking in (False, True):
+        known = dict(NativePragueComputation.get_precompiles())
+        if lacking:
+            del known[address.to_bytes(20, "big")]
+        computation = type("Computation", (NativePragueComputation,), {"_precompiles": known})
+        state = type("State", (NativePragueState,), {"computation_class": computation})
+        vm = type("VM", (NativePragueVM,), {"_state_class": state})
+        functions = _arithmetic(vm)
+        issuer = TokenIssuer(1)
+        call = functions.is_token(issuer.public_key, 1, 2, 3, 4, issuer.sign(1, 2, 3, 4))
+        if lacking and said is not None:
+            with pytest.raises(CALL_REVERTED, match=said):
+                call.call({"gas": 5_000_000})
+        else:
+            assert call.call({"gas": 5_000_000}) is not lacking
 
 
 def test_a_failing_precompile_burns_a_bounded_amount(stage: Rehearsal) -> None:

@@ -8,11 +8,18 @@ from collections.abc import Callable
 import pytest
 
 from monetor_chain import statements
+from monetor_chain.errors import TransactionReverted
 from monetor_chain.rehearsal import NO_AUTHORISATION, Rehearsal, TokenIssuer
 from monetor_chain.statements import GROUP_ORDER, Role, TokenKind, lock_of
 
 from .actions import CLOSING_MICRO, open_channel, refused, status
-from .odd_points import g2_off_curve, g2_outside_subgroup
+from .odd_points import (
+    g2_negated,
+    g2_not_canonical,
+    g2_off_curve,
+    g2_outside_subgroup,
+    g2_padded,
+)
 
 pytestmark = pytest.mark.precompiles
 
@@ -35,42 +42,96 @@ def test_a_genuine_token_passes(stage: Rehearsal) -> None:
     assert event["deadline"] == stage.now() + stage.parameters.dispute_window
 
 
-@pytest.mark.parametrize(
-    "forge",
-    [
-        lambda t: bytes(512),
-        lambda t: bytes(256) + t[256:],
-        lambda t: t[:256] + bytes(256),
-        lambda t: t[256:] + t[:256],
-        lambda t: g2_off_curve() + t[256:],
-        lambda t: t[:256] + g2_off_curve(),
-        lambda t: g2_outside_subgroup() + t[256:],
-        lambda t: t[:256] + g2_outside_subgroup(),
-        lambda t: t[:-1],
-        lambda t: t[:256],
-        lambda t: b"",
-    ],
-    ids=[
-        "zero",
-        "s1 identity",
-        "s2 identity",
-        "swapped",
-        "s1 off curve",
-        "s2 off curve",
-        "s1 outside subgroup",
-        "s2 outside subgroup",
-        "short",
-        "half",
-        "empty",
-    ],
-)
-def test_malformed_tokens(stage: Rehearsal, forge: Callable[[bytes], bytes]) -> None:
+FORGERIES: dict[str, Callable[[bytes], bytes]] = {
+    "zero": lambda t: bytes(512),
+    "s1 identity": lambda t: bytes(256) + t[256:],
+    "s2 identity": lambda t: t[:256] + bytes(256),
+    "swapped": lambda t: t[256:] + t[:256],
+    "s1 off curve": lambda t: g2_off_curve() + t[256:],
+    "s2 off curve": lambda t: t[:256] + g2_off_curve(),
+    "s1 outside subgroup": lambda t: g2_outside_subgroup() + t[256:],
+    "s2 outside subgroup": lambda t: t[:256] + g2_outside_subgroup(),
+    "s1 not canonical": lambda t: g2_not_canonical(t[:256]) + t[256:],
+    "s2 not canonical": lambda t: t[:256] + g2_not_canonical(t[256:]),
+    "s1 padded": lambda t: g2_padded(t[:256]) + t[256:],
+    "s2 padded": lambda t: t[:256] + g2_padded(t[256:]),
+    "s1 negated": lambda t: g2_negated(t[:256]) + t[256:],
+    "s2 negated": lambda t: t[:256] + g2_negated(t[256:]),
+    "all ones": lambda t: b"\xff" * 512,
+    "short": lambda t: t[:-1],
+    "half": lambda t: t[:256],
+    "compressed": lambda t: t[:96] + t[256:352],
+    "empty": lambda t: b"",
+}
+
+
+@pytest.mark.parametrize("conditional", [False, True], ids=["refund", "refund_conditional"])
+@pytest.mark.parametrize("name", FORGERIES)
+def test_malformed_tokens(stage: Rehearsal, name: str, conditional: bool) -> None:
     """Invariant L7. The all-zero token once verified, since the obvious comparison with the
     identity is always true."""
     cid, wpk = open_channel(stage, Role.CLIENT), lock_of(stage.secret())
-    token = stage.refund_token(Role.CLIENT, cid, wpk, BALANCE)
+    key = stage.issuer.public_key
+    secret, t_p = stage.secret(), stage.now() + 1_000
+    tag = statements.tag(
+        TokenKind.CONDITIONAL_REFUND, Role.CLIENT, stage.ctx, lock_of(secret), t_p
+    )
+    forge = FORGERIES[name]
     with refused("ledger: token"):
-        _post(stage, cid, wpk, BALANCE, forge(token))
+        if conditional:
+            token = forge(stage.issuer.sign(tag, cid, wpk, BALANCE))
+            call = stage.ledger.functions.refund_conditional(
+                cid, key, wpk, BALANCE, token, lock_of(secret), t_p, secret, NO_AUTHORISATION
+            )
+            stage.send(call, stage.party("client"))
+        else:
+            token = forge(stage.refund_token(Role.CLIENT, cid, wpk, BALANCE))
+            _post(stage, cid, wpk, BALANCE, token)
+
+
+def test_both_halves_negated_are_the_same_statement(stage: Rehearsal) -> None:
+    """A token can be re-randomised by any exponent, minus one too: nothing may hang on its bytes
+    being unique. Negating either half alone, as above, breaks it."""
+    cid, wpk = open_channel(stage, Role.CLIENT), lock_of(stage.secret())
+    token = stage.refund_token(Role.CLIENT, cid, wpk, BALANCE)
+    both = g2_negated(token[:256]) + g2_negated(token[256:])
+    _post(stage, cid, wpk, BALANCE, both)
+    with refused("ledger: not open"):
+        _post(stage, cid, wpk, BALANCE, token)
+
+
+@pytest.mark.parametrize("extra", [b"\0", bytes(32)], ids=len)
+def test_inputs_that_are_too_long(stage: Rehearsal, extra: bytes) -> None:
+    """Invariant L7: neither token nor key may carry anything behind its end."""
+    cid, wpk = open_channel(stage, Role.CLIENT), lock_of(stage.secret())
+    token = stage.refund_token(Role.CLIENT, cid, wpk, BALANCE)
+    with pytest.raises(TransactionReverted):
+        _post(stage, cid, wpk, BALANCE, token + extra)
+    with pytest.raises(TransactionReverted):
+        _post(stage, cid, wpk, BALANCE, token, stage.issuer.public_key + extra)
+    _post(stage, cid, wpk, BALANCE, token)
+
+
+@pytest.mark.parametrize("key", [b"", bytes(768), bytes(767)], ids=["empty", "zero", "short"])
+def test_a_key_that_is_none(stage: Rehearsal, key: bytes) -> None:
+    """Invariants L6, L7: under the identity every token would verify."""
+    cid, wpk = open_channel(stage, Role.CLIENT), lock_of(stage.secret())
+    call = stage.ledger.functions.refund(cid, key, wpk, BALANCE, bytes(512), NO_AUTHORISATION)
+    with refused("ledger: token"):
+        stage.send(call, stage.party("client"))
+
+
+@pytest.mark.parametrize("name", ["zero", "s1 off curve", "s2 outside subgroup", "short"])
+def test_a_token_that_fails_costs_a_bounded_amount_of_gas(stage: Rehearsal, name: str) -> None:
+    """Invariant L22: a failing pairing takes all the gas that it was given, which is little."""
+    cid, wpk = open_channel(stage, Role.CLIENT), lock_of(stage.secret())
+    token = FORGERIES[name](stage.refund_token(Role.CLIENT, cid, wpk, BALANCE))
+    call = stage.ledger.functions.refund(
+        cid, stage.issuer.public_key, wpk, BALANCE, token, NO_AUTHORISATION
+    )
+    sent = call.transact({"from": stage.party("client").address, "gas": 5_000_000})
+    receipt = stage.w3.eth.wait_for_transaction_receipt(sent)
+    assert not receipt["status"] and receipt["gasUsed"] < 350_000
 
 
 def test_every_message_counts(stage: Rehearsal) -> None:
