@@ -438,8 +438,11 @@ MUTANTS = (
         "problem: String[40] = self._problem(medians, epoch_length, tax_rate_bp)",
         'problem: String[40] = ""', "consensus",
     ),
+    Mutant("no quorum", VOTES, "    if votes < quorum:\n        return\n", "", "audit"),
     Mutant(
-        "no quorum", VOTES, "    if votes < self.quorum:\n        return\n", "", "consensus"
+        "lower of two middle votes", VOTES,
+        "max(low, min(high, self._lane(in_force, lane)))", "sorted[(len(sorted) - 1) // 2]",
+        "audit",
     ),
     Mutant(
         "anybody votes", VOTES,

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Attacks on the authorities' decisions by fewer than a quorum."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from monetor_chain.parameters import DEMO, TAX_RATE_BP, NetworkParameters
+from monetor_chain.rehearsal import Rehearsal
+
+
+def _align(stage: Rehearsal) -> int:
+    """Go to the start of an epoch, so that a test's votes fall into one; the next is returned."""
+    stage.travel((stage.now() // DEMO.epoch + 1) * DEMO.epoch)
+    stage.send(stage.token.functions.approve(stage.ledger.address, 0), stage.party("stranger"))
+    return stage.now() // DEMO.epoch + 1
+
+
+def _consensus(stage: Rehearsal, quorum: int, *names: str) -> Any:
+    members = [stage.party(name).address for name in names]
+    return stage.deploy("Consensus", members, quorum, TAX_RATE_BP, DEMO.words())
+
+
+def _vote(stage: Rehearsal, consensus: Any, name: str, epoch: int, **changes: int) -> Any:
+    call = consensus.functions.vote(epoch, replace(DEMO, **changes).words())
+    return stage.send(call, stage.party(name))
+
+
+def _agreed(consensus: Any, epoch: int) -> NetworkParameters:
+    return NetworkParameters.from_words(consensus.functions.parameters(epoch).call())
+
+
+def test_one_of_two_authorities_moves_nothing_alone(stage: Rehearsal) -> None:
+    """Invariant L23: of an even number the lower middle vote would let half decide downwards."""
+    epoch = _align(stage)
+    consensus = _consensus(stage, 2, "authority_1", "authority_2")
+    _vote(stage, consensus, "authority_1", epoch, price=97, pay_fee=0)
+    _vote(stage, consensus, "authority_2", epoch)
+    assert _agreed(consensus, epoch) == DEMO
+    _vote(stage, consensus, "authority_2", epoch, price=98, pay_fee=9)
+    assert _agreed(consensus, epoch) == replace(DEMO, price=98)
+
+
+@pytest.mark.parametrize("price", [97, 120])
+def test_half_of_four_authorities_decide_in_neither_direction(stage: Rehearsal, price: int) -> None:
+    """Invariant L23."""
+    epoch = _align(stage)
+    names = ("authority_1", "authority_2", "authority_3", "deployer")
+    consensus = _consensus(stage, 3, *names)
+    for name in names[:2]:
+        _vote(stage, consensus, name, epoch, price=price)
+    for name in names[2:]:
+        _vote(stage, consensus, name, epoch)
+    assert _agreed(consensus, epoch) == DEMO
+    _vote(stage, consensus, names[2], epoch, price=price)
+    assert _agreed(consensus, epoch) == replace(DEMO, price=price)
+
+
+@pytest.mark.parametrize("price", [97, 120])
+def test_a_vote_against_does_not_complete_the_quorum(stage: Rehearsal, price: int) -> None:
+    """Invariant L23: where all three must agree, two and one that opposes change nothing."""
+    epoch = _align(stage)
+    consensus = _consensus(stage, 3, "authority_1", "authority_2", "authority_3")
+    for name in ("authority_1", "authority_2"):
+        _vote(stage, consensus, name, epoch, price=price)
+    _vote(stage, consensus, "authority_3", epoch)
+    assert _agreed(consensus, epoch) == DEMO
+    _vote(stage, consensus, "authority_3", epoch, price=110 if price > 100 else 99)
+    assert _agreed(consensus, epoch).price == (110 if price > 100 else 99)
+
+
+def test_fewer_votes_than_the_quorum_agree_on_nothing(stage: Rehearsal) -> None:
+    """Invariant L23: not even, for everybody who reads the log, on the set in force."""
+    epoch = _align(stage)
+    receipt = _vote(stage, stage.consensus, "authority_1", epoch, price=110)
+    assert len(receipt["logs"]) == 1
+    receipt = _vote(stage, stage.consensus, "authority_2", epoch, price=110)
+    assert len(receipt["logs"]) == 2
