@@ -150,11 +150,13 @@ def vote(epoch: uint256, parameters: Parameters):
 def change_authorities(authorities_: DynArray[address, MAX_AUTHORITIES], quorum_: uint256):
     """
     @notice Approves another set of authorities; with the quorum's last approval it takes office.
-            Members who stay keep their votes on the next epoch's parameters.
+            Members who stay keep their votes on the next epoch's parameters; a set that was
+            agreed on stays only if these agree on it.
     """
     decision: bytes32 = keccak256(abi_encode("authorities", authorities_, quorum_))
     if approvals._approve(self._standing(msg.sender), decision):
         self._seat(authorities_, quorum_)
+        self._tally(self._current() + 1)
 
 
 @external
@@ -309,8 +311,35 @@ def _tally(epoch: uint256):
         else:
             votes += 1
         cast.append(ballot)
-    if votes < quorum:
+    if votes < quorum and not pending:
         return
+    medians: uint256[COUNT] = empty(uint256[COUNT])
+    problem: String[40] = "consensus: too few votes"
+    if votes >= quorum:
+        medians = self._medians(cast, in_force, quorum)
+        problem = self._problem(medians, epoch_length, tax_rate_bp)
+    if len(problem) == 0:
+        if not pending:
+            last += 1
+            self._head += 1
+        self._sets[last] = self._pack(medians, epoch)
+        log ParametersAgreed(epoch=epoch, parameters=self._parameters(medians))
+    else:
+        if pending:
+            self._head -= 1
+        log ParametersRejected(epoch=epoch, reason=problem)
+
+
+@internal
+@pure
+def _medians(
+    cast: DynArray[uint256[3], MAX_AUTHORITIES], in_force: uint256[3], quorum: uint256
+) -> uint256[COUNT]:
+    """
+    @notice Takes each parameter's median, held back to the value in force where no quorum goes as
+            far.
+    @param cast One ballot for each authority.
+    """
     medians: uint256[COUNT] = empty(uint256[COUNT])
     for lane: uint256 in range(COUNT):
         sorted: DynArray[uint256, MAX_AUTHORITIES] = []
@@ -329,18 +358,7 @@ def _tally(epoch: uint256):
         low: uint256 = sorted[len(sorted) - quorum]
         high: uint256 = sorted[quorum - 1]
         medians[lane] = max(low, min(high, self._lane(in_force, lane)))
-
-    problem: String[40] = self._problem(medians, epoch_length, tax_rate_bp)
-    if len(problem) == 0:
-        if not pending:
-            last += 1
-            self._head += 1
-        self._sets[last] = self._pack(medians, epoch)
-        log ParametersAgreed(epoch=epoch, parameters=self._parameters(medians))
-    else:
-        if pending:
-            self._head -= 1
-        log ParametersRejected(epoch=epoch, reason=problem)
+    return medians
 
 
 @internal

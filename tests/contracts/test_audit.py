@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -79,3 +80,51 @@ def test_fewer_votes_than_the_quorum_agree_on_nothing(stage: Rehearsal) -> None:
     assert len(receipt["logs"]) == 1
     receipt = _vote(stage, stage.consensus, "authority_2", epoch, price=110)
     assert len(receipt["logs"]) == 2
+
+
+def test_a_set_agreed_by_members_who_left_is_withdrawn(stage: Rehearsal) -> None:
+    """Invariant L27: members who left count for nothing, in what was agreed already as well."""
+    epoch = _align(stage)
+    consensus = stage.consensus
+    for name in ("authority_2", "authority_3"):
+        _vote(stage, consensus, name, epoch, price=110)
+    assert _agreed(consensus, epoch).price == 110
+    seats = [stage.party(name).address for name in ("authority_1", "authority_2", "stranger")]
+    change = consensus.functions.change_authorities(seats, 2)
+    stage.send(change, stage.party("authority_1"))
+    receipt = stage.send(change, stage.party("authority_2"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (rejected,) = consensus.events.ParametersRejected().process_receipt(receipt)
+    assert rejected["args"] == {"epoch": epoch, "reason": "consensus: too few votes"}
+    assert _agreed(consensus, epoch) == DEMO
+    _vote(stage, consensus, "stranger", epoch, price=105)
+    assert _agreed(consensus, epoch).price == 105
+
+
+def test_a_set_that_those_who_stay_agree_on_stays(stage: Rehearsal) -> None:
+    """Invariant L27: also under a pause, which shares a word with the number of sets."""
+    epoch = _align(stage)
+    consensus = stage.consensus
+    for name in ("authority_1", "authority_2"):
+        stage.send(consensus.functions.set_paused(True), stage.party(name))
+        _vote(stage, consensus, name, epoch, price=110)
+    seats = [stage.party(name).address for name in ("authority_1", "authority_2", "stranger")]
+    for name in ("authority_1", "authority_3"):
+        stage.send(consensus.functions.change_authorities(seats, 2), stage.party(name))
+    assert _agreed(consensus, epoch).price == 110
+    assert consensus.functions.paused().call()
+
+
+def test_a_larger_quorum_holds_for_what_was_agreed_before(stage: Rehearsal) -> None:
+    """Invariant L27: the same members, but now all three must agree."""
+    epoch = _align(stage)
+    consensus = stage.consensus
+    for name in ("authority_1", "authority_2"):
+        _vote(stage, consensus, name, epoch, price=110)
+    seats = [stage.party(f"authority_{i}").address for i in (1, 2, 3)]
+    for name in ("authority_2", "authority_3"):
+        stage.send(consensus.functions.change_authorities(seats, 3), stage.party(name))
+    assert _agreed(consensus, epoch) == DEMO
+    _vote(stage, consensus, "authority_3", epoch, price=110)
+    assert _agreed(consensus, epoch).price == 110

@@ -435,10 +435,14 @@ MUTANTS = (
     ),
     Mutant(
         "medians not checked", VOTES,
-        "problem: String[40] = self._problem(medians, epoch_length, tax_rate_bp)",
-        'problem: String[40] = ""', "consensus",
+        "problem = self._problem(medians, epoch_length, tax_rate_bp)", 'problem = ""', "consensus",
     ),
-    Mutant("no quorum", VOTES, "    if votes < quorum:\n        return\n", "", "audit"),
+    Mutant("no quorum", VOTES, "votes < quorum and not pending", "False", "audit"),
+    Mutant("no quorum for what was agreed", VOTES, "if votes >= quorum:", "if True:", "audit"),
+    Mutant(
+        "agreed sets outlive their members", VOTES,
+        "        self._tally(self._current() + 1)\n", "", "audit",
+    ),
     Mutant(
         "lower of two middle votes", VOTES,
         "max(low, min(high, self._lane(in_force, lane)))", "sorted[(len(sorted) - 1) // 2]",
