@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Attacks on the authorities' decisions by fewer than a quorum."""
+"""Attacks on the authorities' decisions by fewer than a quorum, and on sums that are packed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from monetor_chain.parameters import DEMO, TAX_RATE_BP, NetworkParameters
-from monetor_chain.rehearsal import Rehearsal
+from monetor_chain.rehearsal import CLAIM_EPOCHS, Rehearsal
+
+from .actions import refused
 
 
 def _align(stage: Rehearsal) -> int:
@@ -128,3 +130,21 @@ def test_a_larger_quorum_holds_for_what_was_agreed_before(stage: Rehearsal) -> N
     assert _agreed(consensus, epoch) == DEMO
     _vote(stage, consensus, "authority_3", epoch, price=110)
     assert _agreed(consensus, epoch).price == 110
+
+
+def test_a_total_must_fit_into_its_place(stage: Rehearsal) -> None:
+    """Invariant L30: 2^96 units and more would spill into what was claimed, and stay reserved
+    for ever. Only an issued token can have so many."""
+    epoch = _align(stage)
+    token = stage.deploy("Token", stage.consensus.address)
+    pool = stage.deploy("TaxPool", token.address, stage.consensus.address, CLAIM_EPOCHS)
+    first, second = (stage.party(f"authority_{i}") for i in (1, 2))
+    for authority in (first, second):
+        stage.send(token.functions.issue(pool.address, 2**97, 0), authority)
+    plan = (epoch - 2, b"r" * 32, 2**96 + 5, "policy", b"i" * 32)
+    with refused("tax_pool: too much for one distribution"):
+        stage.send(pool.functions.distribute(*plan), first)
+    plan = (epoch - 2, b"r" * 32, 2**96 - 1, "policy", b"i" * 32)
+    for authority in (first, second):
+        stage.send(pool.functions.distribute(*plan), authority)
+    assert pool.functions.distribution(epoch - 2).call()[1:3] == (2**96 - 1, 0)

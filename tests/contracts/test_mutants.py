@@ -521,6 +521,10 @@ MUTANTS = (
     ),
     Mutant("issues by one", TOKEN, "    if complete:\n", "    if True:\n", "token"),
     Mutant(
+        "totals beyond their place", POOL,
+        'assert total <= _AMOUNT, "tax_pool: too much for one distribution"', "pass", "audit",
+    ),
+    Mutant(
         "distribution of a running epoch", POOL,
         'assert epoch < standing.epoch, "tax_pool: the epoch is not over"', "pass", "tax_pool",
     ),
