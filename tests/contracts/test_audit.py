@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Attacks on the authorities' decisions by fewer than a quorum, and on sums that are packed."""
+"""Attacks by fewer than a quorum, on packed sums, and on the gas that others pay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from monetor_chain.parameters import DEMO, TAX_RATE_BP, NetworkParameters
-from monetor_chain.rehearsal import CLAIM_EPOCHS, Rehearsal
+from monetor_chain.rehearsal import CLAIM_EPOCHS, NO_AUTHORISATION, Rehearsal
+from monetor_chain.statements import Role
 
 from .actions import refused
 
@@ -148,3 +149,19 @@ def test_a_total_must_fit_into_its_place(stage: Rehearsal) -> None:
     for authority in (first, second):
         stage.send(pool.functions.distribute(*plan), authority)
     assert pool.functions.distribution(epoch - 2).call()[1:3] == (2**96 - 1, 0)
+
+
+def test_a_request_makes_no_close_dear(stage: Rehearsal) -> None:
+    """Invariant L26: bonds are looked for where they are. In all 256 channels, one request, whose
+    bond comes back, would have cost whoever closes the group ten times what it cost I."""
+    client, every = stage.party("client"), 2**256 - 1
+    costs = []
+    for requested in (False, True):
+        group = stage.open_group(client, Role.CLIENT, 100, 50, 256)
+        if requested:
+            call = stage.ledger.functions.request_close(group << 8 | 255)
+            receipt = stage.send(call, stage.party("intermediary"))
+        signature = stage.close_signature(group, every, 5)
+        call = stage.ledger.functions.close(group, every, 5, signature, NO_AUTHORISATION)
+        costs.append(stage.send(call, client)["gasUsed"])
+    assert costs[1] - costs[0] < receipt["gasUsed"]

@@ -340,7 +340,12 @@ MUTANTS = (
     ),
     Mutant(
         "bonds of all channels at a close", LEDGER,
-        "        if channels & (1 << index) == 0:\n            continue\n", "", "cash_out",
+        "channels & channel_groups._requests[group_id]", "channel_groups._requests[group_id]",
+        "cash_out",
+    ),
+    Mutant(
+        "bonds looked for in every channel", LEDGER,
+        "channels & channel_groups._requests[group_id]", "channels", "audit",
     ),
     Mutant(
         "anybody requests a close", LEDGER,
