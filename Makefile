@@ -12,13 +12,15 @@ STAMP := $(VENV)/.monetor-installed
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-contracts test-long lint bench constraints
+.PHONY: help setup demo test test-contracts test-pure test-anvil test-long lint bench constraints
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo            buy a download over three relays, then settle all accounts'
 	@echo 'make test            all tests but the long ones'
 	@echo 'make test-contracts  the contracts and their Python face alone'
+	@echo "make test-pure       a sample of the contracts' tests on py-evm's own precompiles"
+	@echo "make test-anvil      the contracts' tests on anvil, and a download over it"
 	@echo 'make test-long       the long tests alone'
 	@echo 'make lint            ruff and mypy'
 	@echo 'make bench           how long the cryptography and the protocols take'
@@ -38,6 +40,13 @@ test: setup
 
 test-contracts: setup
 	$(PYTEST) -m 'not long' tests/contracts tests/monetor_chain $(ARGS)
+
+test-pure: setup
+	$(PYTEST) -m precompiles --chain pure tests/contracts $(ARGS)
+
+test-anvil: setup
+	$(PYTEST) -m 'not long' --chain anvil tests/contracts $(ARGS)
+	$(PYTEST) -k anvil --timeout 3600 tests/monetor_chain tests/end_to_end $(ARGS)
 
 test-long: setup
 	$(PYTEST) -m long --timeout 3600 $(ARGS)
@@ -75,10 +84,10 @@ $(STAMP): pyproject.toml constraints.txt
 	if ! '$(BIN)/python' -m pip --version >/dev/null 2>&1; then \
 	  python=$$(find_python); \
 	  clear=; if [ -e '$(VENV)/pyvenv.cfg' ]; then clear=--clear; fi; \
-	  echo "setup: making $(VENV) with $$($$python --version)"; \
+	  echo "setup: making $(VENV) with $$($$python --version)">&2; \
 	  "$$python" -m venv $$clear '$(VENV)'; \
 	fi; \
-	echo 'setup: installing (less than a minute, once)'; \
+	echo 'setup: installing (less than a minute, once)' >&2; \
 	'$(BIN)/python' -m pip install --quiet --disable-pip-version-check --prefer-binary \
 	  --constraint constraints.txt --editable '.[dev]' || { \
 	    echo 'setup: the installation failed, see above. It needs a connection to a package' \

@@ -10,13 +10,12 @@ costs most. The same state and the same randomness give the same figures in ever
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from .parameters import DEFAULT
 from .rehearsal import NO_AUTHORISATION, NO_PERMIT, Party, Rehearsal, payment_chain, words
+from .rehearsal_chain import InProcessChain, RehearsalChain
 from .statements import NanoTerms, Role, lock_of, voucher_struct
 from .tax_tree import TaxTree
 
@@ -49,15 +48,16 @@ FUND = 2_000_000
 LONG_SESSION = 2**18
 
 
-def measure() -> dict[str, int]:
-    """Gas used by every operation named in `BUDGETS`, on a chain of its own in this process."""
+def measure(new_chain: Callable[[], RehearsalChain] = InProcessChain) -> dict[str, int]:
+    """Gas used by every operation named in `BUDGETS`, on chains that `new_chain` makes."""
     figures: dict[str, int] = {}
     for scenario in (
         _cooperative, _refund, _relay_session, _long_session, _batch, _guard, _tax_claims,
     ):  # fmt: skip
-        stage = Rehearsal(DEFAULT)
+        stage = Rehearsal(DEFAULT, chain=new_chain())
         _warm_up(stage)
         figures.update(scenario(stage))
+        stage.close()
     return {name: figures[name] for name in BUDGETS}
 
 
@@ -81,21 +81,17 @@ class GroupCost:
         return self.close / self.channels
 
 
-def measure_groups() -> tuple[GroupCost, ...]:
+def measure_groups(
+    new_chain: Callable[[], RehearsalChain] = InProcessChain,
+) -> tuple[GroupCost, ...]:
     """What opening and closing cost in groups of each size in `GROUP_SIZES`."""
     costs = []
     for count in GROUP_SIZES:
-        stage = Rehearsal(DEFAULT)
+        stage = Rehearsal(DEFAULT, chain=new_chain())
         _warm_up(stage)
         costs.append(GroupCost(count, **_cooperative(stage, count)))
+        stage.close()
     return tuple(costs)
-
-
-def write(path: Path | str) -> dict[str, int]:
-    """Measures, and writes the figures as a JSON object to `path`."""
-    figures = measure()
-    Path(path).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return figures
 
 
 def worst_k(n: int) -> int:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The contracts on a chain inside this process, with everything needed to play every role.
+"""The contracts on a chain of their own, with everything needed to play every role.
 
-For gas measurement and for tests of the contracts. Nothing here is a model: the chain is py-evm,
-signatures are real, and the accounts' keys, which are eth-tester's well-known ones, sign real
-transactions. Accounts are named by their roles.
+For gas measurement and for tests of the contracts. Nothing here is a model: the chain is py-evm or
+anvil, signatures are real, and the accounts' keys, which are eth-tester's well-known ones, sign
+real transactions. Accounts are named by their roles.
 """
 
 from __future__ import annotations
@@ -17,18 +17,15 @@ from typing import Any, cast
 
 import coincurve
 import py_arkworks_bls12381 as ark
-from eth_tester import EthereumTester, PyEVMBackend  # type: ignore[import-untyped]
-from eth_tester.exceptions import TransactionFailed  # type: ignore[import-untyped]
-from web3 import EthereumTesterProvider, Web3
 from web3.contract import Contract
-from web3.exceptions import ContractLogicError
 from web3.types import TxReceipt
 
 from . import statements
+from .accounts import address_of
 from .compiler import compile_contract
 from .errors import TransactionReverted
 from .parameters import DEMO, TAX_RATE_BP, NetworkParameters
-from .precompiles import Mode, prague_vm
+from .rehearsal_chain import KEYS, InProcessChain, RehearsalChain
 from .statements import CHECKPOINT_STRIDE, GROUP_ORDER, NanoTerms, Role, TokenKind
 
 ROLES = (
@@ -49,10 +46,6 @@ CLAIM_EPOCHS = 5
 """For how many epochs tax can be claimed here; few, so that tests need not go far."""
 CALL_GAS = 5_000_000
 """Gas given to every call, so that nothing is estimated (an estimate repeats the pairing)."""
-
-GENESIS_TIME = 4_000_000_000
-"""Ahead of any wall clock, which a block's time would otherwise catch up with: so every block
-comes one second after the one before, and every run is like the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,22 +174,18 @@ class Rehearsal:
         self,
         parameters: NetworkParameters = DEMO,
         *,
-        mode: Mode = "native",
+        chain: RehearsalChain | None = None,
         wealth: int = 10**12,
         token: tuple[Any, Any] | None = None,
     ) -> None:
         """`token`: ABI and bytecode of a token to use instead of the project's own; its
-        constructor takes nothing."""
-        backend = PyEVMBackend(
-            genesis_parameters=PyEVMBackend.generate_genesis_params({"timestamp": GENESIS_TIME}),
-            vm_configuration=((0, prague_vm(mode)),),
-        )
-        self.tester = EthereumTester(backend=backend)
-        self.w3 = Web3(EthereumTesterProvider(self.tester))
+        constructor takes nothing. `chain`: a fresh one, by default in this process with native
+        precompiles; it ends with `close`."""
+        self.chain = InProcessChain() if chain is None else chain
+        self.w3 = self.chain.w3
         self.parameters = parameters
         self.parties = {
-            name: Party(name, address, (i + 1).to_bytes(32, "big"))
-            for i, (name, address) in enumerate(zip(ROLES, self.tester.get_accounts(), strict=True))
+            name: Party(name, address_of(key), key) for name, key in zip(ROLES, KEYS, strict=True)
         }
         self._random = random.Random(7)
         deployer = self.party("deployer")
@@ -235,45 +224,27 @@ class Rehearsal:
         return self.deploy_code(artifact.abi, artifact.bytecode, *arguments)
 
     def deploy_code(self, abi: Any, bytecode: Any, *arguments: object) -> Contract:
-        """Deploys compiled code."""
+        """Deploys compiled code; without an address if the constructor refuses."""
         factory = self.w3.eth.contract(abi=abi, bytecode=bytecode)
         sender = self.party("deployer").address
-        transaction = factory.constructor(*arguments).transact(
-            {"from": sender, "gas": 15_000_000, "gasPrice": self._gas_price()}
+        receipt = self.chain.transact(
+            factory.constructor(*arguments), {"from": sender, "gas": 15_000_000}
         )
-        receipt = self.w3.eth.wait_for_transaction_receipt(transaction)
-        address = receipt["contractAddress"]
+        # Some chains name the address at which there would have been a contract.
+        address = receipt["contractAddress"] if receipt["status"] else None
         return cast(Contract, self.w3.eth.contract(address=address, abi=abi))
-
-    def _gas_price(self) -> int:
-        return int(self.w3.eth.get_block("latest")["baseFeePerGas"]) * 2
 
     def send(self, call: Any, sender: Party, *, value: int = 0, gas: int = CALL_GAS) -> TxReceipt:
         """Sends a contract call in a block of its own.
 
-        Raises `TransactionReverted` with the contract's reason, which a simulation in the pending
-        block finds out when the transaction has failed.
+        Raises `TransactionReverted` with the contract's reason.
         """
-        header = self.tester.backend.chain.header
         fields = {"from": sender.address, "gas": gas, "value": value}
-        sent = call.transact({**fields, "gasPrice": self._gas_price()})
-        receipt = self.w3.eth.wait_for_transaction_receipt(sent)
+        receipt = self.chain.transact(call, fields)
         if not receipt["status"]:
-            raise TransactionReverted(self._reason(call, fields, header.timestamp), bytes(sent))
+            reason = self.chain.reason(call, fields, receipt)
+            raise TransactionReverted(reason, bytes(receipt["transactionHash"]))
         return receipt
-
-    def _reason(self, call: Any, fields: dict[str, Any], timestamp: int) -> str:
-        """Why a call reverts at `timestamp`, which the pending block is set to for the time."""
-        chain = self.tester.backend.chain
-        following = chain.header
-        chain.header = following.copy(timestamp=timestamp)
-        try:
-            call.call({**fields, "gasPrice": self._gas_price()}, block_identifier="pending")
-        except (ContractLogicError, TransactionFailed) as error:
-            return str(error.args[0]).removeprefix("execution reverted: ")
-        finally:
-            chain.header = following
-        raise AssertionError("a transaction that failed does not fail when it is simulated")
 
     def events(self, receipt: TxReceipt, name: str) -> list[dict[str, Any]]:
         """The ledger's events of one kind in a receipt, as plain dictionaries."""
@@ -288,8 +259,23 @@ class Rehearsal:
 
     def travel(self, timestamp: int) -> None:
         """Makes the next transaction's block have exactly this timestamp."""
-        chain = self.tester.backend.chain
-        chain.header = chain.header.copy(timestamp=timestamp)
+        self.chain.travel(timestamp)
+
+    def mine(self) -> None:
+        """Mines an empty block."""
+        self.chain.mine()
+
+    def snapshot(self) -> int:
+        """Remembers the present state; its number."""
+        return self.chain.snapshot()
+
+    def revert(self, snapshot: int) -> None:
+        """Goes back to a snapshot, which is used up, and so are all that were taken after it."""
+        self.chain.revert(snapshot)
+
+    def close(self) -> None:
+        """Ends the chain."""
+        self.chain.close()
 
     def secret(self) -> bytes:
         """32 bytes that repeat from run to run, so that gas figures do too."""

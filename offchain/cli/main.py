@@ -56,7 +56,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("relay", relay.run, "monetor relay exit --exit"),
     ("client", client.run, "monetor client http://127.0.0.1:8000/file --settle"),
     ("testnet", testnet.run, "monetor testnet --speed 4"),
-    ("gas", gas.run, "monetor gas --json"),
+    ("gas", gas.run, "monetor gas --all --json"),
     ("tax plan", tax.plan, "monetor tax plan relays.csv --policy waterfilling"),
     ("tax publish", tax.publish, "monetor tax publish relays.csv --epoch 29 --total 100000"),
     ("tax verify", tax.verify, "monetor tax verify relays.csv --epoch 29"),

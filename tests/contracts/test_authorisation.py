@@ -145,11 +145,11 @@ def test_expiry(stage: Rehearsal, action: str) -> None:
     auth = stage.authorise(relay, action, case.identifier, *case.arguments, not_after=last)
     with refused("authorisation: signature"):
         stage.send(case.call((last + 1, auth[1])), watcher)
-    snapshot = stage.tester.take_snapshot()
+    snapshot = stage.snapshot()
     stage.travel(last + 1)
     with refused("authorisation: expired"):
         stage.send(case.call(auth), watcher)
-    stage.tester.revert_to_snapshot(snapshot)
+    stage.revert(snapshot)
     stage.travel(last)
     assert stage.send(case.call(auth), watcher)["status"] == 1
 

@@ -25,6 +25,8 @@ from .actions import (
     wealth,
 )
 
+pytestmark = pytest.mark.precompiles
+
 PAID = 130_000
 
 
@@ -48,11 +50,11 @@ def test_until_the_deadline_and_not_longer(stage: Rehearsal) -> None:
     cid, payer_secret = open_channel(stage, Role.CLIENT), stage.secret()
     t_p = stage.now() + 100
     arguments = _claim(stage, cid, t_p, payer_secret)
-    snapshot = stage.tester.take_snapshot()
+    snapshot = stage.snapshot()
     stage.travel(t_p + 1)
     with refused("ledger: too late"):
         _send(stage, arguments)
-    stage.tester.revert_to_snapshot(snapshot)
+    stage.revert(snapshot)
     stage.travel(t_p)
     receipt = _send(stage, arguments)
     assert status(stage, cid) == CLOSING_MICRO

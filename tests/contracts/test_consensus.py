@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from eth_tester.exceptions import TransactionFailed
 
 from monetor_chain.parameters import DEFAULT, DEMO, TAX_RATE_BP, NetworkParameters
 from monetor_chain.rehearsal import NO_AUTHORISATION, NO_PERMIT, Rehearsal
+from monetor_chain.rehearsal_chain import CALL_REVERTED
 from monetor_chain.statements import Role
 
 from .actions import (
@@ -191,7 +191,7 @@ def test_history(stage: Rehearsal) -> None:
         for offset in (1, 2):
             words = stage.consensus.functions.parameters(first + 2 * i + offset).call()
             assert NetworkParameters.from_words(words).price == 110 + i
-    with pytest.raises(TransactionFailed, match="consensus: before the first epoch"):
+    with pytest.raises(CALL_REVERTED, match="consensus: before the first epoch"):
         stage.consensus.functions.parameters(1).call()
 
 
@@ -237,6 +237,18 @@ def test_one_authority_of_a_bare_quorum_decides_nothing(stage: Rehearsal) -> Non
     assert _in_force(stage, 1) == DEMO
     _vote(stage, 2, replace(DEMO, price=98))
     assert _in_force(stage, 1) == replace(DEMO, price=98)
+
+
+def test_a_quorum_above_half(stage: Rehearsal) -> None:
+    """Invariant L23: where three of three decide, two votes make a median and no decision."""
+    authorities = [stage.party(f"authority_{i}").address for i in (1, 2, 3)]
+    consensus = stage.deploy("Consensus", authorities, 3, TAX_RATE_BP, DEMO.words()).functions
+    _align(stage)
+    epoch = stage.now() // DEMO.epoch + 1
+    new = replace(DEMO, price=120).words()
+    for seat, price in ((1, DEMO.price), (2, DEMO.price), (3, 120)):
+        stage.send(consensus.vote(epoch, new), stage.party(f"authority_{seat}"))
+        assert consensus.parameters(epoch).call()[3] == price
 
 
 def test_a_dead_authority_stops_nothing_and_is_replaced(stage: Rehearsal) -> None:

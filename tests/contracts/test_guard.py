@@ -128,7 +128,7 @@ def test_expiry_and_the_window_after_a_request(stage: Rehearsal) -> None:
     """Invariant L20: until expiry while open; after the client's request until its deadline."""
     gid = _open(stage)
     voucher = _voucher(stage, gid)
-    snapshot = stage.tester.take_snapshot()
+    snapshot = stage.snapshot()
     stage.travel(voucher.expiry + 1)
     with refused("guard_channels: too late"):
         _claim(stage, voucher, 5)
@@ -140,7 +140,7 @@ def test_expiry_and_the_window_after_a_request(stage: Rehearsal) -> None:
     stage.travel(deadline + 1)
     with refused("guard_channels: too late"):
         _claim(stage, voucher, 6)
-    stage.tester.revert_to_snapshot(snapshot)
+    stage.revert(snapshot)
     stage.travel(voucher.expiry)
     _claim(stage, voucher, 5)
 

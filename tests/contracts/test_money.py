@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from monetor_chain.rehearsal import NO_AUTHORISATION, NO_PERMIT, Rehearsal
+from monetor_chain.rehearsal_chain import RehearsalChain
 from monetor_chain.statements import Role
 
 from .actions import DEPOSIT, FUND, open_channel, post_refund, refused, resolve
@@ -73,15 +74,15 @@ def test_settling_calls_nobody(stage: Rehearsal) -> None:
 
 
 @pytest.fixture(scope="module")
-def odd_stage() -> Rehearsal:
-    return Rehearsal(token=compiled("OddToken"))
+def odd_stage(new_chain: Callable[[], RehearsalChain]) -> Rehearsal:
+    return Rehearsal(chain=new_chain(), token=compiled("OddToken"))
 
 
 @pytest.fixture
 def odd(odd_stage: Rehearsal) -> Iterator[Rehearsal]:
-    snapshot = odd_stage.tester.take_snapshot()
+    snapshot = odd_stage.snapshot()
     yield odd_stage
-    odd_stage.tester.revert_to_snapshot(snapshot)
+    odd_stage.revert(snapshot)
 
 
 @pytest.mark.parametrize(
@@ -134,9 +135,9 @@ def test_a_callback_cannot_enter(odd: Rehearsal) -> None:
         odd.send(odd.ledger.functions.deposit_vault(5), odd.party("intermediary"))
 
 
-def test_a_token_without_return_values() -> None:
+def test_a_token_without_return_values(new_chain: Callable[[], RehearsalChain]) -> None:
     """Invariant L19: silence is taken for success; the arrived amount decides."""
-    stage = Rehearsal(token=compiled("SilentToken"))
+    stage = Rehearsal(chain=new_chain(), token=compiled("SilentToken"))
     intermediary = stage.party("intermediary")
     vault = stage.ledger.functions.vault(intermediary.address).call()
     assert vault > 0

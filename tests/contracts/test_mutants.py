@@ -587,6 +587,7 @@ MUTANTS = (
 )  # fmt: skip
 
 
+@pytest.mark.in_process
 @pytest.mark.long
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_without_the_rule_a_test_fails(mutant: Mutant, tmp_path: Path) -> None:

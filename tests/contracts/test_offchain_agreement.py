@@ -28,6 +28,7 @@ def arithmetic(shared_stage: Rehearsal) -> Contract:
     return shared_stage.deploy_code(*compiled("Arithmetic"))
 
 
+@pytest.mark.precompiles
 def test_a_blindly_issued_token_closes_a_channel(stage: Rehearsal) -> None:
     """Invariant L7, with the cryptography that users run: KeyGen, Establish, refund."""
     key, client = IssuerKey.generate(), stage.party("client")

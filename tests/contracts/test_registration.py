@@ -13,6 +13,8 @@ from monetor_chain.statements import Role
 from .actions import refused
 from .odd_points import g1_not_canonical, g1_off_curve, g1_outside_subgroup
 
+pytestmark = pytest.mark.precompiles
+
 
 def _register(stage: Rehearsal, key: bytes, rest: bytes, role: str = "stranger"):
     return stage.send(stage.ledger.functions.register_key(key, rest), stage.party(role))

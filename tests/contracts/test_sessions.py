@@ -35,6 +35,8 @@ from .actions import (
     wealth,
 )
 
+pytestmark = pytest.mark.precompiles
+
 CLIENT, RELAY = Role.CLIENT, Role.RELAY
 
 

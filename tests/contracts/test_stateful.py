@@ -42,7 +42,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         stage = self.stage
-        self.snapshot = stage.tester.take_snapshot()
+        self.snapshot = stage.snapshot()
         intermediary = stage.party("intermediary")
         ledger = stage.ledger.functions
         # A vault of limited means, so that calls fail for want of money too.
@@ -54,7 +54,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.terms = [stage.terms(32, stage.now() + life) for life in (50, 400, 1_500)]
 
     def teardown(self) -> None:
-        self.stage.tester.revert_to_snapshot(self.snapshot)
+        self.stage.revert(self.snapshot)
 
     def _send(self, call: Any, sender: Party, expected: bool) -> Any:
         try:

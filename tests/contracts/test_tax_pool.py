@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from monetor_chain.parameters import DEMO
 from monetor_chain.rehearsal import CLAIM_EPOCHS, NO_AUTHORISATION, Rehearsal
+from monetor_chain.rehearsal_chain import RehearsalChain
 from monetor_chain.statements import Role
 from monetor_chain.tax_tree import TaxTree
 
@@ -281,9 +283,9 @@ def test_claim_epochs_are_bounded(stage: Rehearsal, epochs: int) -> None:
     assert stage.deploy("TaxPool", *arguments).address is None
 
 
-def test_a_failed_payout_keeps_the_share(stage: Rehearsal) -> None:
+def test_a_failed_payout_keeps_the_share(new_chain: Callable[[], RehearsalChain]) -> None:
     """Invariant L18: with a token that refuses the transfer, the share stays to be claimed."""
-    odd = Rehearsal(token=compiled("OddToken"))
+    odd = Rehearsal(chain=new_chain(), token=compiled("OddToken"))
     odd.send(odd.token.functions.deposit(), odd.party("stranger"), value=TAX * 10**9)
     pool = odd.deploy("TaxPool", odd.token.address, odd.consensus.address, CLAIM_EPOCHS)
     odd.pool = pool

@@ -14,6 +14,8 @@ from monetor_chain.statements import GROUP_ORDER, Role, TokenKind, lock_of
 from .actions import CLOSING_MICRO, open_channel, refused, status
 from .odd_points import g2_off_curve, g2_outside_subgroup
 
+pytestmark = pytest.mark.precompiles
+
 BALANCE = 70_000
 
 

@@ -182,7 +182,7 @@ class World:
     def block(self) -> None:
         """Mine an empty block now."""
         self._next_block()
-        self.stage.tester.mine_block()
+        self.stage.mine()
         self._mined([])
 
     def tick(self) -> None:
@@ -685,13 +685,13 @@ class World:
 
     def save(self) -> Any:
         """Everything, so that `load` can bring it back."""
-        return (self.stage.tester.take_snapshot(),
+        return (self.stage.snapshot(),
                 {name: node.copy() for name, node in self.nodes.items()}, self.now)
 
     def load(self, saved: Any) -> None:
         """Go back to what `save` returned."""
         snapshot, nodes, self.now = saved
-        self.stage.tester.revert_to_snapshot(snapshot)
+        self.stage.revert(snapshot)
         for name, node in nodes.items():
             fresh = node.copy()
             for one in fresh.__dataclass_fields__:
