@@ -7,15 +7,16 @@
 @license GNU Affero General Public License v3.0 only
 @notice Each authority votes a full set for the next epoch. With a quorum of votes the median of
         every parameter is taken over all authorities, where whoever is silent counts as voting
-        for the set in force; the set of medians is checked as a whole and applies from the next
-        epoch on, or the old one stays. Amounts are in token base units, times in seconds, shares
-        and factors (premium_share, alpha, beta) in ten-thousandths.
+        for the set in force, and moves only as far as a quorum goes; the set of medians is
+        checked as a whole and applies from the next epoch on, or the old one stays. Amounts are
+        in token base units, times in seconds, shares and factors (premium_share, alpha, beta) in
+        ten-thousandths.
         A quorum also changes the set of authorities and pauses openings of channels.
 @custom:security A median taken per parameter can be invalid although every vote is valid, so the
         result is checked again. Without the silent ones' votes for the set in force, one
-        authority of a bare quorum would decide every median. The epoch's length is fixed at
-        deployment: epochs are counted from the Unix epoch, and another length would renumber
-        them.
+        authority of a bare quorum would decide every median; with the lower of two middle votes,
+        half of an even number would. The epoch's length is fixed at deployment: epochs are
+        counted from the Unix epoch, and another length would renumber them.
 """
 
 from .interfaces import IConsensus
@@ -149,11 +150,13 @@ def vote(epoch: uint256, parameters: Parameters):
 def change_authorities(authorities_: DynArray[address, MAX_AUTHORITIES], quorum_: uint256):
     """
     @notice Approves another set of authorities; with the quorum's last approval it takes office.
-            Members who stay keep their votes on the next epoch's parameters.
+            Members who stay keep their votes on the next epoch's parameters; a set that was
+            agreed on stays only if these agree on it.
     """
     decision: bytes32 = keccak256(abi_encode("authorities", authorities_, quorum_))
     if approvals._approve(self._standing(msg.sender), decision):
         self._seat(authorities_, quorum_)
+        self._tally(self._current() + 1)
 
 
 @external
@@ -295,6 +298,7 @@ def _tally(epoch: uint256):
     """
     @notice Takes the medians of the votes cast so far on `epoch` and stores or withdraws them.
     """
+    quorum: uint256 = self.quorum
     last: uint256 = self._count() - 1
     pending: bool = self._sets[last][0] >> _SINCE == epoch
     in_force: uint256[3] = self._sets[last - 1 if pending else last]
@@ -307,8 +311,35 @@ def _tally(epoch: uint256):
         else:
             votes += 1
         cast.append(ballot)
-    if votes < self.quorum:
+    if votes < quorum and not pending:
         return
+    medians: uint256[COUNT] = empty(uint256[COUNT])
+    problem: String[40] = "consensus: too few votes"
+    if votes >= quorum:
+        medians = self._medians(cast, in_force, quorum)
+        problem = self._problem(medians, epoch_length, tax_rate_bp)
+    if len(problem) == 0:
+        if not pending:
+            last += 1
+            self._head += 1
+        self._sets[last] = self._pack(medians, epoch)
+        log ParametersAgreed(epoch=epoch, parameters=self._parameters(medians))
+    else:
+        if pending:
+            self._head -= 1
+        log ParametersRejected(epoch=epoch, reason=problem)
+
+
+@internal
+@pure
+def _medians(
+    cast: DynArray[uint256[3], MAX_AUTHORITIES], in_force: uint256[3], quorum: uint256
+) -> uint256[COUNT]:
+    """
+    @notice Takes each parameter's median, held back to the value in force where no quorum goes as
+            far.
+    @param cast One ballot for each authority.
+    """
     medians: uint256[COUNT] = empty(uint256[COUNT])
     for lane: uint256 in range(COUNT):
         sorted: DynArray[uint256, MAX_AUTHORITIES] = []
@@ -322,19 +353,12 @@ def _tally(epoch: uint256):
                 sorted[position] = sorted[position - 1]
                 position -= 1
             sorted[position] = value
-        medians[lane] = sorted[(len(sorted) - 1) // 2]
-
-    problem: String[40] = self._problem(medians, epoch_length, tax_rate_bp)
-    if len(problem) == 0:
-        if not pending:
-            last += 1
-            self._head += 1
-        self._sets[last] = self._pack(medians, epoch)
-        log ParametersAgreed(epoch=epoch, parameters=self._parameters(medians))
-    else:
-        if pending:
-            self._head -= 1
-        log ParametersRejected(epoch=epoch, reason=problem)
+        # With a bare majority of an odd number both are the median. Otherwise the value in force
+        # stays if it lies between them: no quorum wants less, and none wants more.
+        low: uint256 = sorted[len(sorted) - quorum]
+        high: uint256 = sorted[quorum - 1]
+        medians[lane] = max(low, min(high, self._lane(in_force, lane)))
+    return medians
 
 
 @internal

@@ -358,6 +358,7 @@ def request_close(cid: uint256):
     channel_groups._store_channel(
         cid, channel_groups.REQUESTED, deadline, terms.close_bond, 0
     )
+    channel_groups._requests[cid >> 8] |= 1 << (cid & 255)
     if not g.requested:
         g.requested = True
         channel_groups._store_head(cid >> 8, g)
@@ -634,8 +635,9 @@ def _return_bonds(g: channel_groups.Group, group_id: uint256, channels: uint256)
     """
     @notice Gives the intermediary back the bonds of covered channels that nobody answered for.
     """
+    requested: uint256 = channels & channel_groups._requests[group_id]
     for index: uint256 in range(g.count, bound=_MAX_COUNT):
-        if channels & (1 << index) == 0:
+        if requested & (1 << index) == 0:
             continue
         cid: uint256 = group_id << 8 | index
         c: channel_groups.Channel = channel_groups._channel(cid)

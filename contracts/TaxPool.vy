@@ -154,6 +154,7 @@ def distribute(
     assert (
         root != empty(bytes32) and total > 0 and len(policy) > 0
     ), "tax_pool: nothing to distribute"
+    assert total <= _AMOUNT, "tax_pool: too much for one distribution"
     decision: bytes32 = keccak256(
         abi_encode("distribution", epoch, root, total, policy, inputs_hash)
     )

@@ -90,6 +90,8 @@ _pinned: HashMap[uint256, uint256]
 _pins: HashMap[uint256, uint256]
 _pin_count: uint256
 _resolved: HashMap[uint256, uint256]
+# Bit i once channel i was requested: a close looks for bonds there alone.
+_requests: HashMap[uint256, uint256]
 # lock's low 144 bits | balance << 144 | deadline << 208 | status << 248; a requested channel
 # keeps the bond in the balance's place. 144 bits of a hash resist a second preimage better
 # than the curve resists a discrete logarithm.

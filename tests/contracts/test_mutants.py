@@ -340,7 +340,12 @@ MUTANTS = (
     ),
     Mutant(
         "bonds of all channels at a close", LEDGER,
-        "        if channels & (1 << index) == 0:\n            continue\n", "", "cash_out",
+        "channels & channel_groups._requests[group_id]", "channel_groups._requests[group_id]",
+        "cash_out",
+    ),
+    Mutant(
+        "bonds looked for in every channel", LEDGER,
+        "channels & channel_groups._requests[group_id]", "channels", "audit",
     ),
     Mutant(
         "anybody requests a close", LEDGER,
@@ -435,11 +440,18 @@ MUTANTS = (
     ),
     Mutant(
         "medians not checked", VOTES,
-        "problem: String[40] = self._problem(medians, epoch_length, tax_rate_bp)",
-        'problem: String[40] = ""', "consensus",
+        "problem = self._problem(medians, epoch_length, tax_rate_bp)", 'problem = ""', "consensus",
+    ),
+    Mutant("no quorum", VOTES, "votes < quorum and not pending", "False", "audit"),
+    Mutant("no quorum for what was agreed", VOTES, "if votes >= quorum:", "if True:", "audit"),
+    Mutant(
+        "agreed sets outlive their members", VOTES,
+        "        self._tally(self._current() + 1)\n", "", "audit",
     ),
     Mutant(
-        "no quorum", VOTES, "    if votes < self.quorum:\n        return\n", "", "consensus"
+        "lower of two middle votes", VOTES,
+        "max(low, min(high, self._lane(in_force, lane)))", "sorted[(len(sorted) - 1) // 2]",
+        "audit",
     ),
     Mutant(
         "anybody votes", VOTES,
@@ -513,6 +525,10 @@ MUTANTS = (
         'assert number == self.issue_count, "token: not the next issue"', "pass", "token",
     ),
     Mutant("issues by one", TOKEN, "    if complete:\n", "    if True:\n", "token"),
+    Mutant(
+        "totals beyond their place", POOL,
+        'assert total <= _AMOUNT, "tax_pool: too much for one distribution"', "pass", "audit",
+    ),
     Mutant(
         "distribution of a running epoch", POOL,
         'assert epoch < standing.epoch, "tax_pool: the epoch is not over"', "pass", "tax_pool",
