@@ -68,6 +68,17 @@ event AuthoritiesChanged:
     quorum: uint256
 
 
+event AuthoritiesApproved:
+    authority: indexed(address)
+    authorities: DynArray[address, MAX_AUTHORITIES]
+    quorum: uint256
+
+
+event PauseApproved:
+    authority: indexed(address)
+    paused: bool
+
+
 event PauseChanged:
     paused: bool
 
@@ -154,6 +165,7 @@ def change_authorities(authorities_: DynArray[address, MAX_AUTHORITIES], quorum_
             agreed on stays only if these agree on it.
     """
     decision: bytes32 = keccak256(abi_encode("authorities", authorities_, quorum_))
+    log AuthoritiesApproved(authority=msg.sender, authorities=authorities_, quorum=quorum_)
     if approvals._approve(self._standing(msg.sender), decision):
         self._seat(authorities_, quorum_)
         self._tally(self._current() + 1)
@@ -167,6 +179,7 @@ def set_paused(paused_: bool):
     """
     assert paused_ != self._paused(), "consensus: no change"
     decision: bytes32 = keccak256(abi_encode("pause", paused_, self._pause_count))
+    log PauseApproved(authority=msg.sender, paused=paused_)
     if approvals._approve(self._standing(msg.sender), decision):
         self._pause_count += 1
         self._head ^= _PAUSED

@@ -120,6 +120,8 @@ def set_ledger(ledger_: address):
     assert msg.sender == _deployer, "tax_pool: deployer only"
     assert self.ledger == empty(address), "tax_pool: ledger is set"
     assert ledger_.is_contract, "tax_pool: ledger has no code"
+    # A slip would strand the tax for ever.
+    assert staticcall ILedger(ledger_).tax_pool() == self, "tax_pool: ledger of another pool"
     self.ledger = ledger_
     log LedgerSet(ledger=ledger_)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import statements
-from .parameters import DEFAULT
+from .parameters import DEFAULT, TAX_RATE_BP
 from .rehearsal import (
     NO_AUTHORISATION,
     NO_PERMIT,
@@ -159,8 +159,10 @@ def _tax(stage: Rehearsal) -> dict[str, int]:
     share = (epoch, 0, 60, list(tree.proof(0)))
     figures["TaxPool.claim"] = _gas(stage, pool.claim(relay.address, [share]), relay)
     other = stage.deploy("TaxPool", stage.token.address, stage.consensus.address, 90)
+    addresses = (stage.token.address, stage.consensus.address, other.address)
+    ledger = stage.deploy("Ledger", *addresses, TAX_RATE_BP)
     figures["TaxPool.set_ledger"] = _gas(
-        stage, other.functions.set_ledger(stage.ledger.address), stage.party("deployer")
+        stage, other.functions.set_ledger(ledger.address), stage.party("deployer")
     )
     last = pool.distribution(epoch).call()[3]
     stage.travel((last + 1) * DEFAULT.epoch)

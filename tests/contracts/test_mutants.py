@@ -534,6 +534,11 @@ MUTANTS = (
         'assert epoch < standing.epoch, "tax_pool: the epoch is not over"', "pass", "tax_pool",
     ),
     Mutant(
+        "a ledger that pays another pool", POOL,
+        'assert staticcall ILedger(ledger_).tax_pool() == self, "tax_pool: ledger of another pool"',
+        "pass", "tax_pool",
+    ),
+    Mutant(
         "distributed twice", POOL,
         'assert self._sums[epoch] == 0, "tax_pool: distributed before"', "pass", "tax_pool",
     ),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from monetor_chain.parameters import DEMO
+from monetor_chain.parameters import DEMO, TAX_RATE_BP
 from monetor_chain.rehearsal import CLAIM_EPOCHS, NO_AUTHORISATION, Rehearsal
 from monetor_chain.rehearsal_chain import RehearsalChain
 from monetor_chain.statements import Role
@@ -93,14 +93,19 @@ def test_collecting(stage: Rehearsal) -> None:
 def test_the_pools_ledger_is_named_once(stage: Rehearsal) -> None:
     """Invariant L24: nobody can point the pool at another ledger."""
     arguments = (stage.token.address, stage.consensus.address, CLAIM_EPOCHS)
-    pool = stage.deploy("TaxPool", *arguments).functions
+    contract = stage.deploy("TaxPool", *arguments)
+    pool, deployer = contract.functions, stage.party("deployer")
+    addresses = (stage.token.address, stage.consensus.address, contract.address)
+    ledger = stage.deploy("Ledger", *addresses, TAX_RATE_BP).address
     with refused("tax_pool: deployer only"):
-        stage.send(pool.set_ledger(stage.ledger.address), stage.party("stranger"))
+        stage.send(pool.set_ledger(ledger), stage.party("stranger"))
     with refused("tax_pool: ledger has no code"):
-        stage.send(pool.set_ledger(stage.party("client").address), stage.party("deployer"))
-    stage.send(pool.set_ledger(stage.ledger.address), stage.party("deployer"))
+        stage.send(pool.set_ledger(stage.party("client").address), deployer)
+    with refused("tax_pool: ledger of another pool"):
+        stage.send(pool.set_ledger(stage.ledger.address), deployer)
+    stage.send(pool.set_ledger(ledger), deployer)
     with refused("tax_pool: ledger is set"):
-        stage.send(pool.set_ledger(stage.ledger.address), stage.party("deployer"))
+        stage.send(pool.set_ledger(ledger), deployer)
 
 
 def test_a_quorum_publishes(stage: Rehearsal) -> None:
