@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Callable
 
-from monetor_chain.sender import Sender
 from monetor_chain.statements import Role
 
 from ..crypto.ecdsa import address_of
@@ -384,7 +383,7 @@ class ClientAgent(EndUserAgent):
         ledger = self.access.contracts.ledger
         amount = int(await ledger.credit(self.guard_account))
         if amount and await self.access.chain.wei(self.guard_account):
-            receipt = await ledger.withdraw(Sender(self.access.chain, self._guard_key))
+            receipt = await ledger.withdraw(self.access.sender(self._guard_key))
             self.engine.measured.gas += receipt.gas_used
             total += amount
         return total

@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from monetor_chain.bindings.ledger_events import LedgerEvents
 from monetor_chain.sender import Sender
 from monetor_chain.statements import Role
 
@@ -83,14 +82,14 @@ class EndUserAgent:
         user = EndUser(self.account, self.role, issuer, self.intermediary.account,
                        self.intermediary.key_hash, self.access.ctx(self.intermediary.key_hash),
                        self.access.domain, self.access.deployment.tax_rate_bp)
-        self.sender = Sender(self.access.chain, self._key)
-        guard_sender = Sender(self.access.chain, guard_key) if guard_key else None
+        self.sender = self.access.sender(self._key)
+        guard_sender = self.access.sender(guard_key) if guard_key else None
         self.proxy = OnionProxy()
         store = Store(self.place.folder / "store.sqlite", self.access.network,
                       self.role.name.lower())
         self.engine = Engine(
             self.nickname, store, self._machine(user), chain=self.access.chain,
-            consensus=contracts.consensus, events=LedgerEvents(contracts.ledger),
+            consensus=contracts.consensus, events=self.access.events(),
             port=LedgerPort(contracts.ledger, contracts.token, self.sender, self._key, issuer,
                             guard_sender=guard_sender, guard_key=guard_key),
             first_block=self.access.deployment.block, tell=self._tell,

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from monetor_chain.bindings.ledger_events import LedgerEvents
 from monetor_chain.sender import Sender
 
 from ..crypto.ecdsa import address_of
@@ -68,7 +67,7 @@ class IntermediaryAgent:
         access = self.access = await ChainAccess.open(self._place)
         self._open.push_async_callback(access.chain.close)
         ledger = access.contracts.ledger
-        self.sender = Sender(access.chain, self._key)
+        self.sender = access.sender(self._key)
         key_hash = issuer.public.key_hash
         if await ledger.intermediary(key_hash) is None:
             await ledger.register_key(self.sender, issuer.public.evm_encoding(),
@@ -79,7 +78,7 @@ class IntermediaryAgent:
         store = Store(self._place.folder / "store.sqlite", access.network, "intermediary")
         self.engine = Engine(
             self.nickname, store, machine, chain=access.chain,
-            consensus=access.contracts.consensus, events=LedgerEvents(ledger),
+            consensus=access.contracts.consensus, events=access.events(),
             port=LedgerPort(ledger, access.contracts.token, self.sender, self._key, issuer.public),
             first_block=access.deployment.block)
         self._open.push_async_callback(self.engine.stop)

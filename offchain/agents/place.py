@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from monetor_chain.bindings.ledger_events import LedgerEvents
 from monetor_chain.chain import Chain
 from monetor_chain.deployment import Contracts, Deployment, attach, bind
+from monetor_chain.sender import Sender
 from monetor_chain.statements import context, domain_separator
 
 from ..transport.identity import RouterIdentity
@@ -21,6 +23,8 @@ class AgentPlace:
     """`folder` is the agent's own; `deployments` holds the records of deployed contracts.
 
     `host` is the address that its sockets listen on, `port` that of its router (0: any).
+    `confirmations`: how many blocks must follow one before the agent believes it; what it sends
+    counts as done only then. A chain that replaces blocks more deeply stops the agent.
     """
 
     folder: Path
@@ -29,6 +33,7 @@ class AgentPlace:
     directory_url: str = ""
     host: str = "127.0.0.1"
     port: int = 0
+    confirmations: int = 0
 
     def router_identity(self) -> RouterIdentity:
         """The router keys in this folder, made on first use, all or none of them.
@@ -68,6 +73,7 @@ class ChainAccess:
     chain: Chain
     deployment: Deployment
     contracts: Contracts
+    confirmations: int = 0
 
     @classmethod
     async def open(cls, place: AgentPlace) -> ChainAccess:
@@ -75,10 +81,18 @@ class ChainAccess:
         chain = await Chain.connect(place.chain_url)
         try:
             deployment = await attach(chain, place.deployments)
-            return cls(chain, deployment, bind(chain, deployment))
+            return cls(chain, deployment, bind(chain, deployment), place.confirmations)
         except BaseException:
             await chain.close()
             raise
+
+    def sender(self, private_key: bytes) -> Sender:
+        """An account's way to this chain."""
+        return Sender(self.chain, private_key, confirmations=self.confirmations)
+
+    def events(self) -> LedgerEvents:
+        """The ledger's log, as far as it is confirmed."""
+        return LedgerEvents(self.contracts.ledger, self.confirmations)
 
     def ctx(self, key_hash: bytes) -> bytes:
         """The context of (chain, ledger, intermediary's key)."""

@@ -8,7 +8,6 @@ import secrets
 import time
 from dataclasses import dataclass, field
 
-from monetor_chain.sender import Sender
 from monetor_chain.statements import Role
 
 from ..crypto.ecdsa import address_of, generate_private_key
@@ -352,7 +351,7 @@ class RelayAgent(EndUserAgent):
         for payout, key in self.payouts():
             amount = await ledger.credit(payout)
             if amount and await self.access.chain.wei(payout):
-                receipt = await ledger.withdraw(Sender(self.access.chain, key))
+                receipt = await ledger.withdraw(self.access.sender(key))
                 self.engine.measured.gas += receipt.gas_used
                 total += amount
         return total

@@ -18,6 +18,7 @@ from .options import (
     DIRECTORY,
     Account,
     AsJson,
+    Confirmations,
     Deployments,
     Directory,
     Folder,
@@ -50,6 +51,7 @@ def run(
     network: NetworkName = DEFAULT_NETWORK,
     deployments: Deployments = DEPLOYMENTS,
     directory: Directory = DIRECTORY,
+    confirmations: Confirmations = 0,
     folder: Folder = None,
     account: Account = None,
     keystore: Keystore = None,
@@ -79,7 +81,10 @@ def run(
     from .logs import to_standard_error
 
     to_standard_error(verbose=verbose)
-    place = AgentPlace(folder_of(folder, name), find(network).host, deployments, directory)
+    place = AgentPlace(
+        folder_of(folder, name), find(network).host, deployments, directory,
+        confirmations=confirmations,
+    )  # fmt: skip
 
     async def work(meter: Meter) -> dict[str, object]:
         async with connected(network) as chain:

@@ -15,6 +15,7 @@ from .options import (
     DIRECTORY,
     Account,
     AsJson,
+    Confirmations,
     Deployments,
     Directory,
     Folder,
@@ -37,6 +38,7 @@ def run(
     folder: Folder = None,
     account: Account = None,
     keystore: Keystore = None,
+    confirmations: Confirmations = 0,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
     verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
@@ -50,8 +52,9 @@ def run(
 
     to_standard_error(verbose=verbose)
     place = AgentPlace(
-        folder_of(folder, name), find(network).host, deployments, directory, host=host, port=port
-    )
+        folder_of(folder, name), find(network).host, deployments, directory, host=host, port=port,
+        confirmations=confirmations,
+    )  # fmt: skip
 
     async def serve() -> None:
         async with connected(network) as chain:

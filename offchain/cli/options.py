@@ -64,4 +64,13 @@ Keystore = Annotated[
     ),
 ]
 
+Confirmations = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        envvar="MONETOR_CONFIRMATIONS",
+        help="Blocks that must follow one before it is believed: more than the chain replaces.",
+    ),
+]
+
 Host = Annotated[str, typer.Option(help="Address to listen on.")]

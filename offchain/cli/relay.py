@@ -17,6 +17,7 @@ from .options import (
     DIRECTORY,
     Account,
     AsJson,
+    Confirmations,
     Deployments,
     Directory,
     Folder,
@@ -51,6 +52,7 @@ def run(
     folder: Folder = None,
     account: Account = None,
     keystore: Keystore = None,
+    confirmations: Confirmations = 0,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
     verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
@@ -72,7 +74,10 @@ def run(
         pairs_or_json({"relay": name, "told_process": process}, as_json=as_json)
         return
     to_standard_error(verbose=verbose)
-    place = AgentPlace(home, find(network).host, deployments, directory, host=host, port=port)
+    place = AgentPlace(
+        home, find(network).host, deployments, directory, host=host, port=port,
+        confirmations=confirmations,
+    )  # fmt: skip
 
     async def serve() -> None:
         async with connected(network) as chain:
