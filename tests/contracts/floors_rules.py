@@ -205,11 +205,16 @@ class FloorsMachine(FloorsBase):
         if expected:
             for (right, k), consent in zip(items, consents, strict=True):
                 self.book.post(right, now, consent, k)
-        claims = [
-            self._claim(right, k, auth)[1] for (right, k), auth in zip(items, relayed, strict=True)
-        ]
-        call = self.stage.ledger.functions.batch_nano_refund(claims)
-        self._send("batch_nano_refund", call, sender, expected, f"{len(items)} claims")
+        name = f"{len(items)} claims"
+
+        def call() -> Any:
+            claims = [
+                self._claim(right, k, auth)[1]
+                for (right, k), auth in zip(items, relayed, strict=True)
+            ]
+            return self.stage.ledger.functions.batch_nano_refund(claims)
+
+        self._send("batch_nano_refund", call, sender, expected, name)
 
     def honest_batch(self, pick: int) -> None:
         """An honest user leaves all its sessions in one call."""
@@ -315,31 +320,42 @@ class FloorsMachine(FloorsBase):
         role = Role.CLIENT if owner in CLIENTS else Role.RELAY
         deposit = 9_000 if role is Role.CLIENT else 500
         allowed = max(deposit, fund) <= self.book.parameters_at(now).deposit_max
+        group_id = self._open_group(owner, role, deposit, fund, count, allowed)
+        if allowed:
+            self.book.open(group_id, owner, role, deposit, fund, count, now)
+            self.book.hand[owner] -= count * deposit
+            self.w.add_group(group_id)
+        self._compare()
+
+    def _open_group(
+        self, owner: str, role: Role, deposit: int, fund: int, count: int, allowed: bool
+    ) -> int:
+        self._note(f"open: {owner} {'taken' if allowed else 'refused'}")
+        if not self.live:
+            return 1_000 + len(self.book.groups)
+        self.base.calls += 1
         try:
-            group_id = self.stage.open_group(
+            group = self.stage.open_group(
                 self.party(owner), role, deposit, fund, count, funded=False
             )
         except TransactionReverted:
             if allowed:
                 self._fail("an allowed opening was refused")
             self.base.refused["open"] += 1
-            return
+            return 0
         if not allowed:
             self._fail("a forbidden opening was taken")
         self.base.taken["open"] += 1
-        self.base.calls += 1
-        self.start[owner] += 0
-        self.book.open(group_id, owner, role, deposit, fund, count, now)
-        self.w.add_group(group_id)
-        self._compare()
+        return group
 
     def fund(self, pick: int, stranger: bool) -> None:
         group = self._pick_group(pick)
         self._step("fund")
         self._tick()
         expected = self.book.fund(group, not stranger)
-        call = self.stage.ledger.functions.fund(group.id)
-        self._send("fund", call, OUTSIDER if stranger else INTERMEDIARY, expected)
+        if expected:
+            self.w.on_funded(group.id)
+        self._send("fund", lambda: self.ledger.fund(group.id), OUTSIDER if stranger else INTERMEDIARY, expected)
 
     def _pick_group(self, pick: int) -> Group:
         """More often than not one that waits for its funds."""
@@ -353,11 +369,17 @@ class FloorsMachine(FloorsBase):
         group = self._pick_group(pick)
         self._step("reclaim")
         self._tick()
-        auth = NO_AUTHORISATION
-        if way == "relayed":
-            auth = self.stage.authorise(self.party(group.account), "reclaim", group.id)
+        self._reclaim(group, way)
+
+    def _reclaim(self, group: Group, way: str) -> None:
         expected = self.book.reclaim(group, way != "stranger")
-        call = self.stage.ledger.functions.reclaim(group.id, auth)
+
+        def call() -> Any:
+            auth = NO_AUTHORISATION
+            if way == "relayed":
+                auth = self.stage.authorise(self.party(group.account), "reclaim", group.id)
+            return self.ledger.reclaim(group.id, auth)
+
         self._send("reclaim", call, group.account if way == "itself" else OUTSIDER, expected)
 
     def withdraw(self, name: str) -> None:
@@ -366,21 +388,23 @@ class FloorsMachine(FloorsBase):
 
     def _withdraw(self, name: str) -> None:
         self._tick()
+        self.book.hand[name] += self.book.credit[name]
         self.book.credit[name] = 0
-        self._send("withdraw", self.stage.ledger.functions.withdraw(), name, True)
+        self._send("withdraw", lambda: self.ledger.withdraw(), name, True)
 
     def vault(self, amount: int, into: bool) -> None:
         self._step("vault")
         self._tick()
-        ledger = self.stage.ledger.functions
         if into:
-            expected = amount < 10**12
-            self.book.vault += amount if expected else 0
-            self._send("deposit_vault", ledger.deposit_vault(amount), INTERMEDIARY, expected)
+            expected, change = amount < 10**12, amount
+            entry, call = "deposit_vault", lambda: self.ledger.deposit_vault(amount)
         else:
-            expected = amount <= self.book.vault
-            self.book.vault -= amount if expected else 0
-            self._send("withdraw_vault", ledger.withdraw_vault(amount), INTERMEDIARY, expected)
+            expected, change = amount <= self.book.vault, -amount
+            entry, call = "withdraw_vault", lambda: self.ledger.withdraw_vault(amount)
+        if expected:
+            self.book.vault += change
+            self.book.hand[INTERMEDIARY] -= change
+        self._send(entry, call, INTERMEDIARY, expected)
 
     def vote(self, choice: int, late: bool) -> None:
         """Two of three authorities agree on the next epoch's set."""
@@ -391,7 +415,10 @@ class FloorsMachine(FloorsBase):
             if i:
                 self._tick()
             epoch = self.clock // length + (0 if late else 1)
-            call = self.stage.consensus.functions.vote(epoch, VOTES[choice].words())
+
+            def call(epoch: int = epoch) -> Any:
+                return self.stage.consensus.functions.vote(epoch, VOTES[choice].words())
+
             if i == 0:
                 first = epoch
             if not late and i and epoch == first:
@@ -404,10 +431,11 @@ class FloorsMachine(FloorsBase):
         self._tick()
         issuer = self.stage.issuer
         rest = issuer.rest_hash if pick & 1 else keccak256(pick.to_bytes(4, "big"))
-        call = self.stage.ledger.functions.register_key(issuer.public_key, rest)
         fresh = rest not in self.registered
         self.registered.add(rest)
-        self._send("register_key", call, OUTSIDER, fresh)
+        self._send(
+            "register_key", lambda: self.ledger.register_key(issuer.public_key, rest), OUTSIDER, fresh
+        )
 
     # --- Guard channels ------------------------------------------------------------------------
 
@@ -454,26 +482,32 @@ class FloorsMachine(FloorsBase):
 
     def _request_guard(self, guard: GuardChannel, sender: str) -> None:
         expected = self.book.request_close_guard(guard.id, sender, self.clock)
-        call = self.stage.ledger.functions.request_close_guard(guard.id)
-        self._send("request_close_guard", call, sender, expected)
+        self._send(
+            "request_close_guard", lambda: self.ledger.request_close_guard(self.gids[guard.id]), sender, expected
+        )
 
     def _close_guard(self, guard: GuardChannel) -> None:
         expected = self.book.close_guard(guard.id, self.clock)
-        call = self.stage.ledger.functions.close_guard(guard.id)
-        self._send("close_guard", call, OUTSIDER, expected)
+        self._send("close_guard", lambda: self.ledger.close_guard(self.gids[guard.id]), OUTSIDER, expected)
 
     def open_guard(self, client: str, deposit: int) -> None:
         if sum(g.state is not State.RESOLVED for g in self.book.guards.values()) >= 3:
             return
         self._step("open a guard channel")
         now = self._tick()
-        permit = self.stage.permit(self.party(client), deposit)
-        call = self.stage.ledger.functions.open_guard(self.party(GUARD).address, deposit, permit)
-        gid = call.call({"from": self.party(client).address}) if deposit else 0
+        gid = 2_000 + len(self.book.guards)
+
+        def call() -> Any:
+            permit = self.stage.permit(self.party(client), deposit)
+            return self.ledger.open_guard(self.party(GUARD).address, deposit, permit)
+
         if deposit:
             self.book.open_guard(gid, client, GUARD, deposit, now)
-        self._send("open_guard", call, client, deposit > 0)
+            self.book.hand[client] -= deposit
+        receipt = self._send("open_guard", call, client, deposit > 0)
         if deposit:
+            if self.live:
+                self.gids[gid] = int(self.stage.events(receipt, "GuardOpened")[0]["gid"])
             self._new_voucher(gid)
 
     # --- The end -------------------------------------------------------------------------------
@@ -512,15 +546,14 @@ class FloorsMachine(FloorsBase):
         for name in ACCOUNTS:
             if self.book.credit[name]:
                 self._withdraw(name)
+        self._compare_hands()
         self._check_floors()
 
     def _leave(self) -> None:
         for group in self.book.groups.values():
             if group.half_open and self.w.honest(group.account):
                 self._tick()
-                expected = self.book.reclaim(group, True)
-                call = self.stage.ledger.functions.reclaim(group.id, NO_AUTHORISATION)
-                self._send("reclaim", call, group.account, expected)
+                self._reclaim(group, "itself")
         for statement in self.w.closes:
             owner = self.book.groups[statement.group].account
             if self.w.honest(owner) and not self._covers_posted(statement) and self.greedy & 1:
@@ -581,24 +614,24 @@ def _often(draw: random.Random) -> bool:
 
 
 MOVES: tuple[tuple[Callable[[FloorsMachine, random.Random], None], float], ...] = (
-    (lambda m, d: m.message(_pick(d)), 40),
-    (lambda m, d: m.setup(_pick(d), d.random() < 0.5), 5),
+    (lambda m, d: m.message(_pick(d)), 60),
+    (lambda m, d: m.setup(_pick(d), d.random() < 0.5), 6),
     (lambda m, d: m.pay(_pick(d), d.choice((1, 3, 15, 16, 40))), 7),
     (lambda m, d: m.hidden_pay(_pick(d), d.choice((0, 1, 700, 5_000, 50_000))), 4),
-    (lambda m, d: m.cash_out(_pick(d)), 1),
-    (lambda m, d: m.wait(d.choice((1, 2, 5, 20, 60))), 3),
-    (lambda m, d: m.jump(d.randrange(4), d.choice((-2 * MARGIN, -MARGIN, -1, 0, 1))), 5),
+    (lambda m, d: m.cash_out(_pick(d)), 0.5),
+    (lambda m, d: m.wait(d.choice((1, 2, 5, 20, 40))), 2),
+    (lambda m, d: m.jump(d.randrange(4), d.choice((-2 * MARGIN, -MARGIN, -1, 0, 1))), 3),
     (lambda m, d: m.duty(_pick(d), d.random() < 0.5), 4),
-    (lambda m, d: m.honest_exit(_pick(d), d.choice(("itself", "watcher", "copied"))), 0.7),
+    (lambda m, d: m.honest_exit(_pick(d), d.choice(("itself", "watcher", "copied"))), 0.4),
     (lambda m, d: m.honest_batch(_pick(d)), 0.5),
-    (lambda m, d: m.post(_pick(d), d.randrange(4), d.random() < 0.3), 6),
+    (lambda m, d: m.post(_pick(d), d.randrange(4), d.random() < 0.3), 5),
     (lambda m, d: m.post_without_leave(_pick(d)), 1),
     (lambda m, d: m.batch(_pick(d), d.randint(1, 4), d.randrange(4), d.random() < 0.2), 1.5),
     (lambda m, d: m.mint(_pick(d), d.choice((0, 1, 20_000, 2**32))), 1),
     (lambda m, d: m.reveal(_pick(d), d.randrange(4), _often(d)), 2),
     (lambda m, d: m.refute(_pick(d), _often(d)), 3),
     (lambda m, d: m.resolve(_pick(d), d.choice((None, -1, 0)), d.random() < 0.2), 4),
-    (lambda m, d: m.request_close(_pick(d), not _often(d)), 1.5),
+    (lambda m, d: m.request_close(_pick(d), not _often(d)), 0.8),
     (lambda m, d: m.close(_pick(d), d.random() < 0.5, _often(d)), 1.5),
     (lambda m, d: m.open(
         d.choice((*CLIENTS, *RELAYS)), d.choice((0, 9_000, 60_000)), d.randint(1, 3)

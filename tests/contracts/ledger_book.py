@@ -116,6 +116,8 @@ class Book:
     def __init__(self, initial: NetworkParameters, rate: int, vault: int, tax_pool: str) -> None:
         self.rate, self.vault, self.tax_pool = rate, vault, tax_pool
         self.credit: Counter[str] = Counter()
+        self.hand: Counter[str] = Counter()
+        """Tokens outside the ledger, less those of the beginning."""
         self.groups: dict[int, Group] = {}
         self.channels: dict[int, Channel] = {}
         self.guards: dict[int, GuardChannel] = {}
@@ -275,7 +277,7 @@ class Book:
 
     def _earned(self, right: Right) -> int:
         """The intermediary's fees for the payments that the relay is paid with this right."""
-        if right.terms is None:
+        if right.terms is None or right.role is Role.CLIENT:
             return right.fees
         return right.fees + self.claims(right.terms)[1] * fee_of(right.terms, self.rate)
 

@@ -27,6 +27,7 @@ Move = tuple[str, Callable[[], None]]
 class Weakness(Enum):
     """A rule that an honest party does not keep; each costs somebody money."""
 
+    TOKEN_BEFORE_FUNDS = "I gives payment tokens for a group that it has not funded"
     NO_REVEAL_FOR_POSTED_CLIENTS = "I's watcher does not reveal for posted client legs"
     NO_REFUTATION = "I's watcher does not refute"
     POSTED_LOCK_AT_SETUP = "I ignores a posted lock at Setup"
@@ -40,6 +41,7 @@ class Weakness(Enum):
     TWO_LIVE_LOCKS = "I answers a second close request with another lock"
     LATE_T_P = "T_p lies beyond the payer's dispute window"
     UNCONDITIONAL = "Pay 2 gives the payee an unconditional token"
+    OTHER_LOCK = "the payee's unconditional token has another lock than its conditional one"
     NOT_VERIFIED = "C reveals before the payee has its token"
     SILENT_ON_REQUEST = "E does not answer a request to close"
     OLD_TOKEN_ON_REQUEST = "E answers with the token before the newest"
@@ -58,7 +60,7 @@ class Wallet:
     safe: Right
     """What an honest owner would post now."""
     rights: list[Right] = field(default_factory=list)
-    spendable: bool = True
+    spendable: bool = False
     """The owner has a payment token whose nonce is not marked."""
     ended: bool = False
     """The owner has posted, or let somebody post, so it says nothing more about this channel."""
@@ -66,6 +68,9 @@ class Wallet:
     @property
     def balance(self) -> int:
         return self.safe.balance
+
+    def __str__(self) -> str:
+        return f"{self.owner} {(self.cid >> 8) % 1_000}/{self.cid & 255}"
 
 
 class Stage(Enum):
@@ -206,7 +211,13 @@ class OffChain:
             )  # fmt: skip
             if not self.honest(wallet.owner):
                 self.leaked[first.lock] = first.secret
+            wallet.spendable = self.is_weak(Weakness.TOKEN_BEFORE_FUNDS)
             self.wallets[channel.cid] = wallet
+
+    def on_funded(self, group_id: int) -> None:
+        """The intermediary gives the payment tokens of a group that it has funded."""
+        for channel in self.book.groups[group_id].channels:
+            self.wallets[channel.cid].spendable = True
 
     def is_open(self, wallet: Wallet) -> bool:
         return self.book.channels[wallet.cid].state is State.OPEN
@@ -284,7 +295,7 @@ class OffChain:
             self.sessions.append(session)
 
         return [
-            (f"setup by {wallet.owner}", lambda wallet=wallet: begin(wallet))
+            (f"setup by {wallet}", lambda wallet=wallet: begin(wallet))
             for wallet in self._idle(Role.CLIENT)
         ]
 
@@ -503,7 +514,7 @@ class OffChain:
 
         blind = self.is_weak(Weakness.POSTED_LOCK_AT_PAY)
         return [
-            (f"pay {payer.owner} to {payee.owner}", lambda a=payer, b=payee: begin(a, b))
+            (f"pay {payer} to {payee}", lambda a=payer, b=payee: begin(a, b))
             for payer in idle
             for payee in idle
             if payer is not payee
@@ -549,6 +560,10 @@ class OffChain:
         """Pay 4: the payee passes the payer's secret on and gets an unconditional token."""
         if self._accept(p):
             p.payee_refund = self.right(p.payee, Kind.REFUND, p.conditional.balance)
+            if not self.is_weak(Weakness.OTHER_LOCK):
+                # Both are answers to one request: whoever posts the conditional token posts the
+                # new wallet's lock.
+                p.payee_refund.secret = p.conditional.secret
             p.payee.safe = p.payee_refund
 
     def _finish_payee(self, p: Payment) -> None:
