@@ -89,3 +89,48 @@ def is_token(
 @view
 def commitment(cid: uint256, balance: uint256, rho: uint256) -> bytes32:
     return ps_verifier._commitment(cid, balance, rho)
+
+
+# The same for many cases at once, in static arrays: no copies, so that a million fit into minutes.
+# Longer lists of arguments than these take more memory than they save calls.
+MANY: constant(uint256) = 500
+
+
+@external
+@pure
+def divide_many(cases: uint256[5][MANY]) -> uint256[3][MANY]:
+    """
+    @param cases role, deposit, fund, claim, rate
+    """
+    shares: uint256[3][MANY] = empty(uint256[3][MANY])
+    for i: uint256 in range(MANY):
+        shares[i][0], shares[i][1], shares[i][2] = settlement._divide(
+            cases[i][0], cases[i][1], cases[i][2], cases[i][3], cases[i][4]
+        )
+    return shares
+
+
+@external
+@pure
+def session_claims_many(cases: uint256[6][MANY]) -> uint256[MANY]:
+    """
+    @param cases role, saturated, n, k, price, delta_r
+    """
+    results: uint256[MANY] = empty(uint256[MANY])
+    for i: uint256 in range(MANY):
+        results[i] = settlement._session_claim(
+            cases[i][0], cases[i][1], cases[i][2], cases[i][3], cases[i][4], cases[i][5]
+        )
+    return results
+
+
+@external
+@pure
+def guard_shares_many(cases: uint256[2][MANY]) -> uint256[MANY]:
+    """
+    @param cases amount, rate
+    """
+    results: uint256[MANY] = empty(uint256[MANY])
+    for i: uint256 in range(MANY):
+        results[i] = settlement._guard_share(cases[i][0], cases[i][1])
+    return results
