@@ -136,32 +136,14 @@ class FloorsMachine(FloorsBase):
 
     # --- Claims of the coalition -----------------------------------------------------------------
 
-    def _rights(self) -> list[Right]:
-        """Whatever the coalition was ever given, and whatever it can sign itself."""
-        found = [
-            right
-            for wallet in self.w.wallets.values()
-            if not self.w.honest(wallet.owner)
-            for right in wallet.rights
-            if right.kind is not Kind.CONDITIONAL or lock_of(right.payer_secret) in self.w.leaked
-        ]
-        return [r for r in found if self.book.channels[r.cid].state is not State.RESOLVED]
-
-    def _k_choices(self, right: Right) -> list[int]:
-        if right.terms is None:
-            return [0, 0, 0, 0]
-        session = self._session(right.terms)
-        known = self.book.claims(right.terms)[0]
-        if session is not None:
-            known = max(known, self.w.known_to_coalition(session))
-        return [0, known, known // 2, max(0, known - 1)]
-
     def post(self, pick: int, k: int, relayed: bool) -> None:
         """Anything ever held is posted, at any time."""
         rights = self._rights()
+        if pick & 3:
+            rights = self._unrevoked(rights)
         if not rights:
             return
-        right = rights[pick % len(rights)]
+        right = rights[pick // 4 % len(rights)]
         self._step("coalition posts")
         sender = OUTSIDER if relayed else self.book.channels[right.cid].group.account
         self._post(right, self._tick(), sender, self._k_choices(right)[k], relayed=relayed)
@@ -566,26 +548,9 @@ class FloorsMachine(FloorsBase):
     def _last_claims(self) -> None:
         """For each channel of the coalition the right that promises most."""
         for wallet in self._unposted(False):
-            rights: Iterable[Right] = [r for r in self._rights() if r.cid == wallet.cid]
-            if self.greedy > 1 and self.w.strict:
-                rights = [r for r in rights if r.lock not in self.w.revoked]
-            best = max(((self._worth(r), i, r) for i, r in enumerate(rights)), default=None)
-            if best is None:
-                continue
-            right = best[2]
-            k = self._k_choices(right)[1] if right.role is Role.RELAY else 0
-            self._post(right, self._tick(), wallet.owner, k)
-
-    def _worth(self, right: Right) -> int:
-        if right.kind is Kind.CONDITIONAL and self.clock >= right.t_p:
-            return -1
-        if right.terms is None:
-            return right.balance
-        t, (k_c, k_r) = right.terms, self.book.claims(right.terms)
-        if right.role is Role.CLIENT:
-            return right.balance + t.price * (t.n - k_c)
-        k = self._k_choices(right)[1] if self.clock < t.t_exp else k_r
-        return right.balance - t.delta_r * (t.n - k)
+            right = self._best_claim(wallet)
+            if right is not None:
+                self._post(right, self._tick(), wallet.owner, self._best_k(right))
 
     def _check_floors(self) -> None:
         assert self.weak is None or isinstance(self.weak, Weakness)

@@ -104,9 +104,12 @@ def divide_many(cases: uint256[5][MANY]) -> uint256[3][MANY]:
     """
     shares: uint256[3][MANY] = empty(uint256[3][MANY])
     for i: uint256 in range(MANY):
-        shares[i][0], shares[i][1], shares[i][2] = settlement._divide(
-            cases[i][0], cases[i][1], cases[i][2], cases[i][3], cases[i][4]
-        )
+        c: uint256[5] = cases[i]
+        account: uint256 = 0
+        intermediary: uint256 = 0
+        tax: uint256 = 0
+        account, intermediary, tax = settlement._divide(c[0], c[1], c[2], c[3], c[4])
+        shares[i] = [account, intermediary, tax]
     return shares
 
 
@@ -118,9 +121,8 @@ def session_claims_many(cases: uint256[6][MANY]) -> uint256[MANY]:
     """
     results: uint256[MANY] = empty(uint256[MANY])
     for i: uint256 in range(MANY):
-        results[i] = settlement._session_claim(
-            cases[i][0], cases[i][1], cases[i][2], cases[i][3], cases[i][4], cases[i][5]
-        )
+        c: uint256[6] = cases[i]
+        results[i] = settlement._session_claim(c[0], c[1], c[2], c[3], c[4], c[5])
     return results
 
 
@@ -132,5 +134,6 @@ def guard_shares_many(cases: uint256[2][MANY]) -> uint256[MANY]:
     """
     results: uint256[MANY] = empty(uint256[MANY])
     for i: uint256 in range(MANY):
-        results[i] = settlement._guard_share(cases[i][0], cases[i][1])
+        c: uint256[2] = cases[i]
+        results[i] = settlement._guard_share(c[0], c[1])
     return results
