@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize
 
 from monetor_chain import statements
 from monetor_chain.errors import TransactionReverted
-from monetor_chain.parameters import DEMO, TAX_RATE_BP, NetworkParameters
+from monetor_chain.parameters import DEMO, TAX_RATE_BP
 from monetor_chain.rehearsal import (
     NO_AUTHORISATION,
     Party,
@@ -30,9 +30,10 @@ from monetor_chain.rehearsal import (
 )
 from monetor_chain.statements import GROUP_ORDER, NanoTerms, Role, TokenKind, keccak256, lock_of
 
-from .ledger_book import Book, Channel, CloseStatement, GuardChannel, Kind, Right, State
+from .ledger_book import Book, Channel, CloseStatement, Kind, Right, State
 from .mocks import compiled
-from .offchain_model import INTERMEDIARY, GuardLink, OffChain, Session, Wallet, Weakness
+from .offchain_model import OffChain
+from .offchain_records import INTERMEDIARY, GuardLink, Session, Wallet, Weakness
 
 SMALL = replace(DEMO, n=32, lifetime=100, close_notice=150)
 """Short sessions and notices, so that a run of a hundred steps sees many of them end."""
@@ -53,14 +54,9 @@ OUTSIDER = "authority_3"
 """Sends what anybody may send, for the coalition."""
 ACCOUNTS = (*CLIENTS, *RELAYS, GUARD, INTERMEDIARY)
 
-STATUS = {
-    State.OPEN: {5},
-    State.REQUESTED: {1},
-    State.CLOSING: {2, 3},
-    State.RESOLVED: {6},
-    State.HALF_OPEN: {4},
-}
-"""The ledger's numbers for a channel's state."""
+STATUS = {State.REQUESTED: 1, State.HALF_OPEN: 4, State.OPEN: 5, State.RESOLVED: 6}
+"""The ledger's numbers for a channel's state; a closing one has 2 or 3."""
+GUARD_STATUS = {State.OPEN: 1, State.CLOSING: 2, State.RESOLVED: 3}
 
 ENTRY_OF = {
     Kind.REFUND: "refund", Kind.CONDITIONAL: "refund_conditional", Kind.NANO: "nano_refund"
@@ -304,17 +300,34 @@ class FloorsBase(RuleBasedStateMachine):
         if found != expected:
             self._fail(f"books differ: ledger {found}, book {expected}")
 
-    def _compare_channels(self) -> None:
+    def _compare_views(self) -> None:
+        """What the ledger says of every channel, session and guard channel."""
         if not self.live:
             return
-        cids = list(self.book.channels)
-        views = self.base.books.functions.channels(self.stage.ledger.address, cids).call()
-        for cid, (status, deadline) in zip(cids, views, strict=True):
-            channel = self.book.channels[cid]
-            if status not in STATUS[channel.state]:
-                self._fail(f"channel {cid} is {status}, not {channel.state}")
+        views, ledger, book = self.base.books.functions, self.stage.ledger.address, self.book
+        channels = list(book.channels.values())
+        found = views.channels(ledger, [channel.cid for channel in channels]).call()
+        for channel, (status, deadline) in zip(channels, found, strict=True):
+            if status != self._status(channel):
+                self._fail(f"channel {_short(channel.cid)} is {status}, not {channel.state}")
             if channel.state in (State.REQUESTED, State.CLOSING) and deadline != channel.deadline:
                 self._fail("a deadline moved")
+        hashes = list(book.proofs)
+        if views.claims(ledger, hashes).call() != [list(book.proofs[h]) for h in hashes]:
+            self._fail("the registry differs from the book")
+        gids = list(book.guards)
+        expected = [
+            [GUARD_STATUS[g.state], g.claimed, g.price, g.window, g.deadline]
+            for g in book.guards.values()
+        ]
+        if views.guards(ledger, [self.gids[gid] for gid in gids]).call() != expected:
+            self._fail("guard channels differ from the book")
+
+    def _status(self, channel: Channel) -> int:
+        if channel.state is State.CLOSING:
+            assert channel.posted is not None
+            return 2 if channel.posted.terms is None else 3
+        return STATUS[channel.state]
 
     def _fail(self, message: str) -> None:
         self._failed = True
@@ -614,8 +627,10 @@ class FloorsBase(RuleBasedStateMachine):
 
     def _refute(self, channel: Channel, secret: bytes, now: int, sender: str) -> None:
         expected = self.book.refute(channel.cid, secret, now)
-        call = lambda: self.ledger.refute(channel.cid, secret)  # noqa: E731
-        self._send("refute", call, sender, expected, channel.group.account)
+        name = f"{channel.group.account}: {_short(channel.cid)}"
+        self._send(
+            "refute", lambda: self.ledger.refute(channel.cid, secret), sender, expected, name
+        )
         if expected:
             self.w.leaked[lock_of(secret)] = secret
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ from hypothesis.stateful import rule
 
 from monetor_chain.errors import TransactionReverted
 from monetor_chain.rehearsal import NO_AUTHORISATION
-from monetor_chain.statements import Role, keccak256, lock_of
+from monetor_chain.statements import Role, keccak256
 
 from .floors_machine import (
     ACCOUNTS,
@@ -31,7 +31,8 @@ from .floors_machine import (
     FloorsBase,
 )
 from .ledger_book import Channel, CloseStatement, Group, GuardChannel, Kind, Right, State
-from .offchain_model import INTERMEDIARY, Move, Wallet, Weakness
+from .offchain_model import Move
+from .offchain_records import INTERMEDIARY, Wallet, Weakness
 
 MOST_GROUPS = 8
 
@@ -114,7 +115,7 @@ class FloorsMachine(FloorsBase):
 
     def honest_exit(self, pick: int, way: str) -> None:
         """An honest user has had enough of a silent counterparty and closes."""
-        wallets = [w for w in self._unposted(True)]
+        wallets = self._unposted(True)
         if not wallets:
             return
         wallet = wallets[pick % len(wallets)]
@@ -337,7 +338,8 @@ class FloorsMachine(FloorsBase):
         expected = self.book.fund(group, not stranger)
         if expected:
             self.w.on_funded(group.id)
-        self._send("fund", lambda: self.ledger.fund(group.id), OUTSIDER if stranger else INTERMEDIARY, expected)
+        sender = OUTSIDER if stranger else INTERMEDIARY
+        self._send("fund", lambda: self.ledger.fund(group.id), sender, expected)
 
     def _pick_group(self, pick: int) -> Group:
         """More often than not one that waits for its funds."""
@@ -372,7 +374,7 @@ class FloorsMachine(FloorsBase):
         self._tick()
         self.book.hand[name] += self.book.credit[name]
         self.book.credit[name] = 0
-        self._send("withdraw", lambda: self.ledger.withdraw(), name, True)
+        self._send("withdraw", self.ledger.withdraw, name, True)
 
     def vault(self, amount: int, into: bool) -> None:
         self._step("vault")
@@ -415,9 +417,11 @@ class FloorsMachine(FloorsBase):
         rest = issuer.rest_hash if pick & 1 else keccak256(pick.to_bytes(4, "big"))
         fresh = rest not in self.registered
         self.registered.add(rest)
-        self._send(
-            "register_key", lambda: self.ledger.register_key(issuer.public_key, rest), OUTSIDER, fresh
-        )
+
+        def call() -> Any:
+            return self.ledger.register_key(issuer.public_key, rest)
+
+        self._send("register_key", call, OUTSIDER, fresh)
 
     # --- Guard channels ------------------------------------------------------------------------
 
@@ -430,9 +434,10 @@ class FloorsMachine(FloorsBase):
         guard = self._guard(link.gid)
         self._step("message: guard payment")
         if link.sent == 32 or self.clock >= link.expiry - 2 * MARGIN:
-            if self.w.honest(GUARD) and link.accepted_total > guard.claimed:
-                if self.clock >= link.expiry - MARGIN:
-                    return
+            claims = self.w.honest(GUARD) and link.accepted_total > guard.claimed
+            if claims and self.clock >= link.expiry - MARGIN:
+                # Too late to roll over: the guard claims on the old chain.
+                return
             self._new_voucher(link.gid)
             link = self.w.links[link.gid]
         room = (guard.deposit - link.base) // guard.price
@@ -464,13 +469,15 @@ class FloorsMachine(FloorsBase):
 
     def _request_guard(self, guard: GuardChannel, sender: str) -> None:
         expected = self.book.request_close_guard(guard.id, sender, self.clock)
+        gid = self.gids[guard.id]
         self._send(
-            "request_close_guard", lambda: self.ledger.request_close_guard(self.gids[guard.id]), sender, expected
+            "request_close_guard", lambda: self.ledger.request_close_guard(gid), sender, expected
         )
 
     def _close_guard(self, guard: GuardChannel) -> None:
         expected = self.book.close_guard(guard.id, self.clock)
-        self._send("close_guard", lambda: self.ledger.close_guard(self.gids[guard.id]), OUTSIDER, expected)
+        gid = self.gids[guard.id]
+        self._send("close_guard", lambda: self.ledger.close_guard(gid), OUTSIDER, expected)
 
     def open_guard(self, client: str, deposit: int) -> None:
         if sum(g.state is not State.RESOLVED for g in self.book.guards.values()) >= 3:
@@ -488,6 +495,7 @@ class FloorsMachine(FloorsBase):
             self.book.hand[client] -= deposit
         receipt = self._send("open_guard", call, client, deposit > 0)
         if deposit:
+            self.gids[gid] = gid
             if self.live:
                 self.gids[gid] = int(self.stage.events(receipt, "GuardOpened")[0]["gid"])
             self._new_voucher(gid)
@@ -496,6 +504,7 @@ class FloorsMachine(FloorsBase):
 
     def _finish(self) -> None:
         """Everybody takes what is his; then nobody honest may have less than his floor."""
+        self._compare_views()
         self._note("end: the coalition's last claims")
         if self.greedy:
             self._last_claims()
@@ -524,7 +533,7 @@ class FloorsMachine(FloorsBase):
         for channel in self.book.channels.values():
             if channel.state in (State.CLOSING, State.REQUESTED):
                 self._resolve(channel.cid, self._tick())
-        self._compare_channels()
+        self._compare_views()
         for name in ACCOUNTS:
             if self.book.credit[name]:
                 self._withdraw(name)

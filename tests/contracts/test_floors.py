@@ -22,7 +22,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from .floors_machine import ENTRY_POINTS, NEVER_REFUSED, SIDES, Base, make_base
 from .floors_rules import machine
-from .offchain_model import Weakness
+from .offchain_records import Weakness
 
 COALITIONS = tuple(
     frozenset(sides) for size in range(len(SIDES) + 1) for sides in combinations(SIDES, size)
@@ -55,6 +55,7 @@ def walk(base: Base, coalition: frozenset[str], number: int, runs: int, steps: i
     )
 
 
+@pytest.mark.slow
 def test_nobody_honest_loses_in_a_few_runs(base: Base) -> None:
     """Invariants L1 to L3 and L8 to L20 in arbitrary order, one run for every coalition."""
     before = base.steps

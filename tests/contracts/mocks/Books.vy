@@ -21,8 +21,21 @@ struct Channel:
     lock: uint256
     terms_hash: bytes32
 
-interface Channels:
+struct Guard:
+    state: uint256
+    client: address
+    payout: address
+    deposit: uint256
+    claimed: uint256
+    price: uint256
+    dispute_window: uint256
+    deadline: uint256
+
+
+interface Records:
     def channel(cid: uint256) -> Channel: view
+    def claims(terms_hash: bytes32) -> (uint256, uint256): view
+    def guard(gid: uint256) -> Guard: view
 
 
 @external
@@ -50,6 +63,34 @@ def channels(ledger: address, cids: DynArray[uint256, 64]) -> DynArray[uint256[2
     """
     found: DynArray[uint256[2], 64] = []
     for cid: uint256 in cids:
-        c: Channel = staticcall Channels(ledger).channel(cid)
+        c: Channel = staticcall Records(ledger).channel(cid)
         found.append([c.status, c.deadline])
+    return found
+
+
+@external
+@view
+def claims(ledger: address, hashes: DynArray[bytes32, 256]) -> DynArray[uint256[2], 256]:
+    """
+    @return k_C and k_R of each session.
+    """
+    found: DynArray[uint256[2], 256] = []
+    for terms_hash: bytes32 in hashes:
+        k_c: uint256 = 0
+        k_r: uint256 = 0
+        k_c, k_r = staticcall Records(ledger).claims(terms_hash)
+        found.append([k_c, k_r])
+    return found
+
+
+@external
+@view
+def guards(ledger: address, gids: DynArray[uint256, 64]) -> DynArray[uint256[5], 64]:
+    """
+    @return State, claimed sum, price, dispute window and deadline of each guard channel.
+    """
+    found: DynArray[uint256[5], 64] = []
+    for gid: uint256 in gids:
+        g: Guard = staticcall Records(ledger).guard(gid)
+        found.append([g.state, g.claimed, g.price, g.dispute_window, g.deadline])
     return found
