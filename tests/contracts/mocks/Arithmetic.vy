@@ -89,3 +89,51 @@ def is_token(
 @view
 def commitment(cid: uint256, balance: uint256, rho: uint256) -> bytes32:
     return ps_verifier._commitment(cid, balance, rho)
+
+
+# The same for many cases at once, in static arrays: no copies, so that a million fit into minutes.
+# Longer lists of arguments than these take more memory than they save calls.
+MANY: constant(uint256) = 500
+
+
+@external
+@pure
+def divide_many(cases: uint256[5][MANY]) -> uint256[3][MANY]:
+    """
+    @param cases role, deposit, fund, claim, rate
+    """
+    shares: uint256[3][MANY] = empty(uint256[3][MANY])
+    for i: uint256 in range(MANY):
+        c: uint256[5] = cases[i]
+        account: uint256 = 0
+        intermediary: uint256 = 0
+        tax: uint256 = 0
+        account, intermediary, tax = settlement._divide(c[0], c[1], c[2], c[3], c[4])
+        shares[i] = [account, intermediary, tax]
+    return shares
+
+
+@external
+@pure
+def session_claims_many(cases: uint256[6][MANY]) -> uint256[MANY]:
+    """
+    @param cases role, saturated, n, k, price, delta_r
+    """
+    results: uint256[MANY] = empty(uint256[MANY])
+    for i: uint256 in range(MANY):
+        c: uint256[6] = cases[i]
+        results[i] = settlement._session_claim(c[0], c[1], c[2], c[3], c[4], c[5])
+    return results
+
+
+@external
+@pure
+def guard_shares_many(cases: uint256[2][MANY]) -> uint256[MANY]:
+    """
+    @param cases amount, rate
+    """
+    results: uint256[MANY] = empty(uint256[MANY])
+    for i: uint256 in range(MANY):
+        c: uint256[2] = cases[i]
+        results[i] = settlement._guard_share(c[0], c[1])
+    return results
