@@ -28,6 +28,7 @@ from monetor_chain.rehearsal import (
     Rehearsal,
     words,
 )
+from monetor_chain.rehearsal_chain import RehearsalChain
 from monetor_chain.statements import GROUP_ORDER, NanoTerms, Role, TokenKind, keccak256, lock_of
 
 from .ledger_book import Book, Channel, CloseStatement, Kind, Right, State
@@ -118,9 +119,9 @@ def _short(cid: int) -> str:
     return f"{(cid >> 8) % 1_000}/{cid & 255}"
 
 
-def make_base() -> Base:
+def make_base(chain: RehearsalChain) -> Base:
     """Every user with money and channels, before anything went off the ledger."""
-    stage = Rehearsal(SMALL)
+    stage = Rehearsal(SMALL, chain=chain)
     ledger = stage.ledger.functions
     base = Base(stage, stage.deploy_code(*compiled("Books")))
     for name in (*CLIENTS, *RELAYS):
@@ -163,7 +164,7 @@ class FloorsBase(RuleBasedStateMachine):
         super().__init__()
         self.stage = self.base.stage
         self.ledger = self.stage.ledger.functions
-        self._snapshot = self.stage.tester.take_snapshot() if self.live else None
+        self._snapshot = self.stage.snapshot() if self.live else None
         self._failed = False
         self.trace: list[str] = []
         self.world: OffChain | None = None
@@ -206,7 +207,7 @@ class FloorsBase(RuleBasedStateMachine):
                 self._finish()
         finally:
             if self.live:
-                self.stage.tester.revert_to_snapshot(self._snapshot)
+                self.stage.revert(self._snapshot)
 
     def _set_clock(self, now: int) -> None:
         self.clock = now

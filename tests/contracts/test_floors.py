@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from itertools import combinations, count
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
+
+from monetor_chain.rehearsal_chain import RehearsalChain
 
 from .floors_machine import ENTRY_POINTS, NEVER_REFUSED, SIDES, Base, make_base
 from .floors_rules import machine
@@ -32,8 +35,8 @@ BOOK_STEPS = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def base() -> Base:
-    return make_base()
+def base(new_chain: Callable[[], RehearsalChain]) -> Base:
+    return make_base(new_chain())
 
 
 # --- On the contracts, by hypothesis -----------------------------------------------------------
