@@ -7,7 +7,7 @@ contracts and a million on the books alone, and every weakening that must be fou
     python -m pytest -m long -s tests/contracts/test_floors.py
 
 Each prints how many steps it took. A failure prints the seed and the moves that led to it, those
-that it can do without left out; `replay` plays such a run again.
+that it can do without left out; `play` plays such a run again.
 """
 
 from __future__ import annotations
@@ -156,16 +156,13 @@ def search(
     return None
 
 
-def replay(base: Base, coalition: frozenset[str], number: int, steps: list[int]) -> str:
-    """Plays a run that `search` found on the contracts; what went wrong."""
-    return play(base, coalition, number, steps, live=True)
-
-
 def _nobody_loses(base: Base, runs: int) -> None:
     found = search(base, COALITIONS, runs)
     if found is not None:
         coalition, number, steps = found
-        pytest.fail(f"seed {number}: {play(base, coalition, number, steps)}")
+        books = play(base, coalition, number, steps)
+        contracts = play(base, coalition, number, steps, live=True)
+        pytest.fail(f"seed {number}, steps {steps}: {books}\non the contracts: {contracts}")
 
 
 def test_nobody_honest_loses_on_the_books(base: Base) -> None:
