@@ -70,6 +70,16 @@ class Deployment:
     evm_version: str
     code_hashes: Mapping[str, str]
 
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where each contract is, by the contract's name."""
+        return {
+            "Consensus": self.consensus,
+            "Token": self.token,
+            "TaxPool": self.tax_pool,
+            "Ledger": self.ledger,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Contracts:
@@ -124,13 +134,7 @@ async def attach(chain: Chain, directory: Path | str = DEFAULT_FOLDER) -> Deploy
     `DeploymentMismatch` if the chain holds other code than the record says.
     """
     found = await recorded(chain, directory)
-    addresses = {
-        "Token": found.token,
-        "Consensus": found.consensus,
-        "TaxPool": found.tax_pool,
-        "Ledger": found.ledger,
-    }
-    for name, address in addresses.items():
+    for name, address in found.addresses.items():
         if keccak256(await chain.code(address)).hex() != found.code_hashes[name]:
             raise DeploymentMismatch(
                 f"{name} at {address} on chain {chain.chain_id} is not what "

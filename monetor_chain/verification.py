@@ -37,14 +37,8 @@ async def verify_deployment(
     cannot be read, `CompilationFailed`.
     """
     deployment = await recorded(chain, directory)
-    addresses = {
-        "Consensus": deployment.consensus,
-        "Token": deployment.token,
-        "TaxPool": deployment.tax_pool,
-        "Ledger": deployment.ledger,
-    }
     checks = []
-    for name, address in addresses.items():
+    for name, address in deployment.addresses.items():
         code = await chain.code(address)
         found = keccak256(code).hex()
         checks.append(
