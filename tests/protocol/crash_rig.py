@@ -206,6 +206,7 @@ class Rig(World):
             try:
                 return self.act(node, action)
             except Killed:
+                self.revive()
                 if self.point and self.point.what.when is not When.BEFORE_COMMIT:
                     break
             except ProtocolError:
