@@ -299,18 +299,17 @@ def play(rig: Rig, life: Life, start: int = 0, stop: int | None = None) -> None:
             rig.wait(rig.now + MU)
 
 
-def occurrences(rig: Rig, base: Any) -> dict[str, list[tuple[Spot, bool]]]:
+def occurrences(rig: Rig, base: list[Any], lives: Iterable[Life] = LIVES
+                ) -> dict[str, list[tuple[Spot, bool]]]:
     """Where in each life its messages occur, and whether they arrive; the lives are played once,
-    without trouble."""
+    without trouble. `base` holds the state from which they start."""
     found = {}
-    for life in LIVES:
+    for life in lives:
         rig.load(base[0])
         base[0] = rig.save()
         play(rig, life)
         found[life.name] = [(spot, spot in rig.arrived) for spot in ends(
             spot for spot in rig.trace if spot.cue >= life.prefix)]
-        rig.finish()
-        rig.check()
     rig.load(base[0])
     base[0] = rig.save()
     return found

@@ -12,40 +12,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from eth_utils import decode_hex
 
-from monetor_chain.parameters import DEMO, TAX_RATE_BP
+from monetor_chain.parameters import DEMO
 from monetor_chain.rehearsal import Rehearsal
 from offchain.crypto.issuer import IssuerKey
-from offchain.protocol import guard, ledger as calls, messages as m, nano_pay, pay
+from offchain.protocol import guard, ledger as calls, messages as m, pay
 from offchain.protocol.errors import ProtocolError
 from offchain.protocol.establish import GroupPhase, find_group
 from offchain.protocol.moment import Moment, tip
 from offchain.protocol.outbox import Outbox, Request, Submit, Tell
-from offchain.protocol.records import Records, Table, dump
-from offchain.protocol.sessions import ClientSession, RelaySession
+from offchain.protocol.records import Records, Table
 from offchain.protocol.wallet import Idle, Paying, Settled, Voiding
+from tests.protocol.crash_accounts import VIEW_OPEN, AccountedWorld, Due
 from tests.protocol.crash_points import LEDGER, Death, Fate, Point, Spot, Trouble, When
 from tests.protocol.world import (
-    DELTA_R,
-    FEE,
     MU,
-    PAY_FEE,
-    PRICE,
     TICK,
     Node,
     Parcel,
-    World,
 )
 
-REQUESTED, VIEW_OPEN = 1, 5
-"""States of a channel in the ledger's view in which nobody has claimed it."""
-HALF_OPEN, LIVE = 1, (2, 3)
-"""States of a group."""
-GUARD_CLOSED = 3
 LINK = b"\x09" * 32
 """Names the link on which the guard is asked for a payout address."""
 GUARD_DEPOSIT = 30_000
@@ -55,35 +44,17 @@ class Killed(Exception):
     """The party that is acting has just died."""
 
 
-@dataclass(frozen=True, slots=True)
-class Accounts:
-    """What everybody has: `stakes` with their part of channels that nobody claims, `guarded` at
-    the guard's payout address, `tax` owed to the pool; `total` of all purses and of the ledger's,
-    and what of the ledger's is nobody's."""
-
-    stakes: dict[str, int]
-    guarded: int
-    tax: int
-    total: int
-    astray: int
-
-
-class Rig(World):
+class Rig(AccountedWorld):
     """A world with a point at which something happens."""
 
     def __init__(self, stage: Rehearsal, issuer: IssuerKey) -> None:
         super().__init__(stage, issuer)
         self.life, self.cue = "", 0
-        self.facts: dict[str, Any] = {}
         self.counts: Counter[tuple[str, str, str, str]] = Counter()
         self.trace: list[Spot] = []
         self.arrived: set[Spot] = set()
         self._sent: list[tuple[tuple[str, str, Any], Spot]] = []
-        self.baseline = Accounts({}, 0, 0, 0, 0)
-        self.known: dict[tuple[str, int], Any] = {}
         self._number = int(stage.w3.eth.block_number)
-        self._backend = stage.w3.provider.ethereum_tester.backend  # type: ignore[attr-defined]
-        self._direct: list[int] = []
         self._clear()
 
     def _clear(self) -> None:
@@ -96,16 +67,6 @@ class Rig(World):
         self._again: list[Parcel] = []
         self._blocked: Parcel | None = None
         self._delayed: list[tuple[int, Parcel]] = []
-
-    def remember(self) -> None:
-        """Everything is measured from here."""
-        self.baseline = self.read()
-        self.known = {(node.name, cid): dump(node.wallet(cid))
-                      for node in self.users() for cid in node.cids()}
-
-    def users(self) -> list[Node]:
-        """Who has channels."""
-        return [self.c, self.e, self.r]
 
     # --- Steps
 
@@ -378,7 +339,7 @@ class Rig(World):
 
     def _mined(self, events: list[Any]) -> None:
         self._number += 1
-        self._direct += [int.from_bytes(one.channel, "big") for one in events
+        self.direct += [int.from_bytes(one.channel, "big") for one in events
                          if isinstance(one, calls.GuardOpened)]
         for node in self.nodes.values():
             node.backlog.append((events, calls.Block(self._number, self.now)))
@@ -474,11 +435,6 @@ class Rig(World):
             self.tick()
             self.run()
 
-    def touched(self, node: Node) -> list[int]:
-        """Channels that are not as they were at the beginning."""
-        return [cid for cid in node.cids()
-                if dump(node.wallet(cid)) != self.known.get((node.name, cid))]
-
     def _settle(self) -> None:
         open_ = [(node, cid) for node in self.users() for cid in self.touched(node)]
         for node, cid in open_:
@@ -519,136 +475,18 @@ class Rig(World):
         return group is not None and group.phase in (GroupPhase.AGREED, GroupPhase.SUBMITTED) and (
             self.group(cid >> 8)[0] == 0)
 
-    # --- Accounts
-
-    def view(self, call: Any, contract: Any = None) -> list[int]:
-        """The words that a view returns, without the detours of a client library."""
-        raw = self._backend.call({
-            "from": decode_hex(self.c.party.address),
-            "to": decode_hex((contract or self.stage.ledger).address),
-            "data": decode_hex(call._encode_transaction_data()),
-            "gas": 5_000_000, "gas_price": 2 * 10**9, "value": 0}, "latest")
-        return [int.from_bytes(raw[at:at + 32], "big") for at in range(0, len(raw), 32)]
-
-    def channel(self, cid: int) -> int:
-        """A channel's state on the ledger."""
-        return self.view(self.stage.ledger.functions.channel(cid))[0]
-
-    def group(self, group: int) -> list[int]:
-        """A group's record on the ledger."""
-        return self.view(self.stage.ledger.functions.group(group))
-
-    def read(self) -> Accounts:
-        """Read the accounts from the ledger."""
-        on, token = self.stage.ledger.functions, self.stage.token
-        purses, credits_ = {}, {}
-        for name, node in self.nodes.items():
-            address = node.party.address
-            purses[name] = self.view(token.functions.balanceOf(address), token)[0]
-            credits_[name] = self.view(on.credit(address))[0]
-        vault = self.view(on.vault(self.i.party.address))[0]
-        guarded = self.view(on.credit(self.stage.party("guard").address))[0]
-        tax = self.view(on.credit(self.stage.pool.address))[0]
-        held = self.view(token.functions.balanceOf(self.stage.ledger.address), token)[0]
-        stakes = {name: purses[name] + credits_[name] for name in purses}
-        stakes["I"] += vault
-        escrow = self._channels(stakes) + self._direct_channels()
-        return Accounts(
-            stakes, guarded, tax, sum(purses.values()) + held,
-            held - sum(credits_.values()) - vault - guarded - tax - escrow)
-
-    def _channels(self, stakes: dict[str, int]) -> int:
-        """What the ledger holds for channels; each side's part of those that nobody claims is
-        added to its stake."""
-        escrow = 0
-        touched = {cid for node in self.users() for cid in self.touched(node)}
-        accounts = {decode_hex(node.party.address): name for name, node in self.nodes.items()}
-        for _, one in self.i.records.scan(Table.GROUP):
-            view, owner = self.group(one.group), accounts[one.account]
-            state, resolved = view[0], view[10]
-            if state == HALF_OPEN:
-                stakes[owner] += one.deposit * one.count
-                escrow += one.deposit * one.count
-            if state not in LIVE:
-                continue
-            for index in range(one.count):
-                cid = one.group << 8 | index
-                if resolved >> index & 1:
-                    continue
-                escrow += one.deposit + one.fund
-                channel = self.view(self.stage.ledger.functions.channel(cid)) if (
-                    cid in touched) else [VIEW_OPEN]
-                if channel[0] == REQUESTED:
-                    escrow += channel[2]
-                if channel[0] in (REQUESTED, VIEW_OPEN):
-                    stakes[owner] += one.deposit
-                    stakes["I"] += one.fund
-        return escrow
-
-    def _direct_channels(self) -> int:
-        on, escrow = self.stage.ledger.functions, 0
-        for channel in self._direct:
-            view = self.view(on.guard(channel))
-            if view[0] != GUARD_CLOSED:
-                escrow += view[3] - view[4]
-        return escrow
-
     # --- What must hold
 
-    def owed(self, name: str) -> bool:
-        """Whether this party, or what stands for it, has acted in time."""
-        if name == self.facts.get("dishonest"):
-            return False
+    def due(self, name: str) -> Due:
+        """See `AccountedWorld.due`; who was away when it mattered has no claim on what it earned,
+        and who has not answered the ledger's questions has none at all."""
         what = self.point.what if self.point and self.struck else None
-        return not (isinstance(what, Death) and what.victim == name
-                    and what.fate in (Fate.LATE, Fate.NEVER))
-
-    def check(self) -> None:
-        """Every honest party's floor, and that the ledger has lost and made nothing."""
-        end = self.read()
-        gain = {name: one - self.baseline.stakes[name] for name, one in end.stakes.items()}
-        assert end.astray == 0, "the ledger conserves"
-        assert end.total == self.baseline.total, "nothing has left the parties"
-        story = f"{gain}, tax {end.tax}, " + ", ".join(
-            f"{name}: {node.reverted} {node.complaints}" for name, node in self.nodes.items()
-            if node.reverted or node.complaints)
-        if self.owed("C"):
-            assert gain["C"] >= -self._spent(), f"C: {-self._spent()} {story}"
-        if self.owed("R"):
-            assert gain["R"] >= self._received() * DELTA_R, f"R: {self._received()} {story}"
-            assert end.guarded >= self._guard_floor(), f"guard: {story}"
-        elif self.point and self.point.what.fate is Fate.LATE:  # type: ignore[union-attr]
-            assert gain["R"] >= 0, f"late R: {story}"
-        if self.owed("E"):
-            paid = any(one.what == "payment-received" for one in self.e.notes)
-            assert gain["E"] >= (self.facts["amount"] if paid else 0), f"E: {paid} {story}"
-        elif self.point and self.point.what.fate is Fate.LATE:  # type: ignore[union-attr]
-            assert gain["E"] >= 0, f"late E: {story}"
-        if self.owed("I"):
-            settled = min(self._received(), gain["R"] // DELTA_R)
-            fees = settled * FEE + (PAY_FEE if gain["E"] > 0 else 0)
-            assert gain["I"] >= fees - self.facts.get("bonds", 0), f"I: {fees} {story}"
-
-    def _spent(self) -> int:
-        spent = sum(one.sent * PRICE for _, one in self.c.records.scan(Table.SESSION)
-                    if isinstance(one, ClientSession))
-        for _, one in self.c.records.scan(Table.PAYMENT):
-            if isinstance(one, pay.Transfer) and one.payer and one.secret != bytes(32):
-                spent += one.amount + PAY_FEE
-        for _, one in self.c.records.scan(Table.GUARD):
-            if isinstance(one, guard.PaidGuard):
-                spent += one.base + one.sent * one.price
-        return spent
-
-    def _received(self) -> int:
-        return sum(nano_pay.received(self.r.records, key)
-                   for key, one in self.r.records.scan(Table.SESSION)
-                   if isinstance(one, RelaySession))
-
-    def _guard_floor(self) -> int:
-        return sum(one.received * one.price * 10_000 // (10_000 + TAX_RATE_BP)
-                   for _, one in self.r.records.scan(Table.GUARD)
-                   if isinstance(one, guard.EarningGuard))
+        if isinstance(what, Death) and what.victim == name and super().due(name) is Due.WHOLE:
+            if what.fate is Fate.NEVER:
+                return Due.NOTHING
+            if what.fate is Fate.LATE:
+                return Due.NOTHING if name == "I" or self.facts.get("bonds") else Due.PRINCIPAL
+        return super().due(name)
 
     # --- Snapshots
 
@@ -656,12 +494,12 @@ class Rig(World):
         """See `World.save`."""
         return (super().save(), {key: dict(one) for key, one in self.routes.items()},
                 Counter(self.counts), dict(self.facts), self.fault, self._number,
-                list(self._direct))
+                list(self.direct))
 
     def load(self, saved: Any) -> None:
         """See `World.load`; the point is forgotten."""
         world, routes, counts, facts, fault, self._number, direct = saved
-        self._direct = list(direct)
+        self.direct = list(direct)
         self.counts, self.facts = Counter(counts), dict(facts)
         super().load(world)
         self.routes.update({key: dict(one) for key, one in routes.items()})

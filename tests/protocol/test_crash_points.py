@@ -17,7 +17,7 @@ import pytest
 from monetor_chain.rehearsal import Rehearsal
 from offchain.crypto.issuer import IssuerKey
 from offchain.protocol import ledger as calls, messages as m
-from tests.protocol.crash_lives import LIVES, Life, occurrences, run
+from tests.protocol.crash_lives import LIVES, Life, occurrences, play, run
 from tests.protocol.crash_points import (
     SUBJECT,
     SUBJECTS,
@@ -31,7 +31,7 @@ from tests.protocol.crash_points import (
     points,
 )
 from tests.protocol.crash_rig import Rig
-from tests.protocol.world import open_world
+from tests.protocol.world import Node, open_world
 
 SAMPLE_EACH = 2
 """Points of every message class that run always."""
@@ -42,12 +42,12 @@ Found = dict[str, list[tuple[Spot, bool]]]
 class Stand:
     """The rig, the state from which every life starts, and where messages occur in each."""
 
-    def __init__(self) -> None:
-        self.rig = open_world(Rehearsal(), IssuerKey.generate(), Rig)
+    def __init__(self, make: type[Rig] = Rig, lives: tuple[Life, ...] = LIVES) -> None:
+        self.rig = open_world(Rehearsal(), IssuerKey.generate(), make)
         self.rig.remember()
         self.rig.counts.clear()
         self.base = [self.rig.save()]
-        self.found = occurrences(self.rig, self.base)
+        self.found = occurrences(self.rig, self.base, lives)
 
     def points(self, life: Life) -> list[Point]:
         return [point for spot, arrives in self.found[life.name]
@@ -123,6 +123,17 @@ def test_every_subject_meets_everything_that_can_happen(stand: Stand) -> None:
 # --- Nobody loses a unit
 
 
+@pytest.mark.parametrize("life", LIVES, ids=lambda life: life.name.replace(" ", "-"))
+def test_without_trouble(stand: Stand, life: Life) -> None:
+    stand.rig.load(stand.base[0])
+    stand.base[0] = stand.rig.save()
+    play(stand.rig, life)
+    stand.rig.finish()
+    stand.rig.check()
+    stand.rig.load(stand.base[0])
+    stand.base[0] = stand.rig.save()
+
+
 def sample(stand: Stand, life: Life) -> list[Point]:
     """A few points of every class, at different moments in its life and by turns."""
     by_kind: dict[str, list[tuple[Life, Point]]] = defaultdict(list)
@@ -147,3 +158,29 @@ def test_a_sample_of_points(stand: Stand, life: Life) -> None:
 def test_every_point(stand: Stand, life: Life) -> None:
     failures = stand.failures(life, stand.points(life))
     assert not failures, f"{len(failures)}:\n" + "\n".join(failures)
+
+
+# --- The rig would notice
+
+
+class Hasty(Rig):
+    """Its parties send first and commit afterwards."""
+
+    def strike(self, acting: Node | None = None) -> None:
+        if acting is not None and self._marked is not None and self._marked[0] == "request":
+            _, name, item = self._marked
+            self.request(item.pcmd, item.payload, name)
+        super().strike(acting)
+
+
+def test_a_secret_that_leaves_before_the_commit_loses_money() -> None:
+    """The claim that is on the disk is then one that has been revoked."""
+    (life,) = [one for one in LIVES if one.name == "session"]
+    stand = Stand(Hasty, (life,))
+    kinds = [one.__name__ for one in (m.NanoSetupReveal, m.RelayCloseReveal, m.ClientCloseReveal)]
+    wanted = [Point(spot, Death(spot.source, When.BEFORE_COMMIT, Fate.WATCHED))
+              for spot, _ in stand.found[life.name] if spot.kind in kinds]
+    failures = stand.failures(life, wanted)
+    assert len(failures) == len(wanted) == 3
+    for point, failure in zip(wanted, failures, strict=True):
+        assert failure.startswith(f"{point}: AssertionError: {point.spot.source}: ")

@@ -54,8 +54,8 @@ def stand() -> Stand:
 
 
 def test_a_sample_killed_after_the_commit(stand: Stand, tmp_path: Path) -> None:
-    """One of every life: committed, and nothing of it delivered."""
-    for number, life in enumerate(LIVES):
+    """In every second life: committed, and nothing of it delivered."""
+    for number, life in enumerate(LIVES[::2]):
         mine = [point for owner, point in stand.points if owner is life and (
             point.what.when is When.AFTER_COMMIT) and point.what.fate is Fate.AT_ONCE]
         stand.kill(life, mine[number * 7 % len(mine)], tmp_path / str(number))
