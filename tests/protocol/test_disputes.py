@@ -349,7 +349,6 @@ def test_a_reveal_that_takes_a_whole_margin_is_in_time(world: World, after_a_loo
 def test_a_payees_claim_that_takes_a_whole_margin_is_in_time(world: World) -> None:
     lock, secret, t_p = crt_held(world)
     world.i.alive = False
-    take_secret(world, lock, secret)
     sent: list[int] = []
 
     def fault(parcel: Any) -> tuple[Any, ...]:
@@ -358,9 +357,11 @@ def test_a_payees_claim_that_takes_a_whole_margin_is_in_time(world: World) -> No
         return ()
 
     world.fault = fault
-    for quarter in range(-4, 2):
+    world.jump(t_p - MU - MU // 4 - 1)
+    take_secret(world, lock, secret)
+    for quarter in range(2):
         world.jump(t_p - MU - 1 + quarter * MU // 4)
-        world.tick()
+        world.look(world.e)
         world.run()
     assert sent and sent[0] <= t_p - MU
 
