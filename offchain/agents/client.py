@@ -305,7 +305,7 @@ class ClientAgent(EndUserAgent):
     def _channel_to(self, payout: bytes) -> bytes | None:
         return next((one.channel for key, one in self.records().scan(Table.GUARD)
                      if isinstance(one, guard.PaidGuard) and one.payout == payout
-                     and key == one.channel), None)
+                     and key == one.channel and one.seq != guard.NO_VOUCHERS), None)
 
     async def open_guard(self, payout: bytes, info: RouterInfo, timeout: float = 60) -> bytes:
         """Open the direct channel and wait for the ledger; returns its id."""

@@ -9,7 +9,7 @@ from monetor_chain.statements import lock_of
 
 from ..crypto.ecdsa import address_of
 from . import guard, nano_close, nano_establish, nano_pay, nano_setup, pay, wallet as wallets
-from .end_user import MAY_WAIT, REPOST_MARGINS, VOID_MARGINS, Duty, EndUserMachine
+from .end_user import LOOKS, MAY_WAIT, REPOST_MARGINS, VOID_MARGINS, Duty, EndUserMachine
 from .errors import ProtocolError, RefusalCode
 from .ledger import (
     GuardClosed,
@@ -104,7 +104,8 @@ class Client(EndUserMachine):
         """Join a hidden payment as its payee."""
         outbox = pay.on_invoice(records, self.user, moment, cid, invoice)
         if outbox:
-            set_deadline(records, invoice.t_p - moment.parameters.safety_margin, Duty.PAY,
+            margin = moment.parameters.safety_margin
+            set_deadline(records, invoice.t_p - margin - margin // LOOKS, Duty.PAY,
                          pay.session_key(invoice.wpk_c))
         return outbox
 

@@ -73,6 +73,9 @@ claims its old one."""
 REPOST_MARGINS = 2
 """After this many safety margins, a claim that is not on the ledger is posted again."""
 
+LOOKS = 4
+"""Deadlines are looked at at least this often in a safety margin: what has to be on its way at a
+given time is due so much earlier."""
 
 MAY_WAIT = frozenset(one.PCMD for one in (
     OpenedRequest, NanoSetupRequest, NanoEstablishRequest, RelayCloseRequest, ClientCloseQuery,
@@ -275,7 +278,7 @@ class EndUserMachine:
     # --- Time
 
     def tick(self, records: Records, moment: Moment) -> Outbox:
-        """Do what is due; to be called at least every μ / 4 seconds."""
+        """Do what is due; to be called at least every μ / `LOOKS` seconds."""
         outbox: Outbox = []
         for deadline in due(records, moment.now):
             try:

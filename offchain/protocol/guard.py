@@ -66,6 +66,10 @@ def voucher_digest(domain: bytes, voucher: GuardVoucher) -> bytes:
 # --- Client --------------------------------------------------------------------------------------
 
 
+NO_VOUCHERS = 0
+"""`seq` of a channel that was opened by mistake: no voucher is made for it."""
+
+
 @record
 @dataclass(frozen=True, slots=True)
 class PaidGuard:
@@ -108,15 +112,23 @@ def on_payout(records: Records, deposit: int, message: GuardPayout) -> Outbox:
 
 def on_opened_client(records: Records, moment: Moment, account: bytes, event: GuardOpened
                      ) -> Outbox:
-    """The channel exists: its gid and price come from the ledger."""
-    pending = records.get(Table.GUARD, b"pending:" + event.payout)
-    if not isinstance(pending, PendingGuard) or event.client != account:
+    """The channel exists: its gid and price come from the ledger.
+
+    One that nobody waits for was opened by a transaction that was sent again after a crash, having
+    been mined before: nothing is ever paid on it, and its deposit is asked back at once.
+    """
+    if event.client != account or records.get(Table.GUARD, event.channel) is not None:
         return []
+    pending = records.get(Table.GUARD, b"pending:" + event.payout)
+    wanted = isinstance(pending, PendingGuard)
     records.delete(Table.GUARD, b"pending:" + event.payout)
     chain = HashChain.generate(moment.parameters.n)
     records.put(Table.GUARD, event.channel, PaidGuard(
-        event.channel, event.payout, event.deposit, event.price, 1, 0, moment.parameters.n,
-        chain.seed, guard_expiry(moment), 0, False, 0))
+        event.channel, event.payout, event.deposit, event.price, 1 if wanted else NO_VOUCHERS, 0,
+        moment.parameters.n, chain.seed, guard_expiry(moment), 0, False, 0))
+    if not wanted:
+        return [*request_close(records, event.channel),
+                Note("guard-opened-twice", f"deposit {event.deposit} units")]
     return [Note("guard-open", f"deposit {event.deposit} units")]
 
 

@@ -279,10 +279,15 @@ class WalletTokenReply:
 
 @dataclass(frozen=True, slots=True)
 class ClientCloseQuery:
-    """C→I: how many payments does the session close at?"""
+    """C→I: how many payments does the session close at?
+
+    A relay knows the terms that it was offered. The lock is known to C and I alone, so that nobody
+    else makes a session void, or learns its count.
+    """
 
     PCMD: ClassVar[int] = 0x40
     terms_hash: B32
+    nwpk: U248
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ stored.
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import replace
 
 from monetor_chain.statements import Role, TokenKind, lock_of, tag
@@ -38,7 +39,7 @@ from .moment import Moment, tip
 from .nano_pay import chain_of
 from .nano_setup import conversation
 from .outbox import Done, Note, Outbox, Request, Submit
-from .records import Records, Table
+from .records import Records, Table, key248
 from .sessions import (
     ClientPhase,
     Leg,
@@ -148,7 +149,8 @@ def start_client(records: Records, terms_hash: bytes) -> Outbox:
     if current.phase not in (ClientPhase.READY, ClientPhase.OFFERED, ClientPhase.ACTIVE):
         raise ProtocolError(f"a session that is {current.phase.name.lower()} cannot be closed")
     records.put(Table.SESSION, terms_hash, replace(current, phase=ClientPhase.QUERYING))
-    return [Request(conversation(terms_hash), *pack(ClientCloseQuery(terms_hash)))]
+    return [Request(conversation(terms_hash), *pack(ClientCloseQuery(
+        terms_hash, lock_of(current.session.nwsk))))]
 
 
 def on_count(records: Records, user: EndUser, terms_hash: bytes, reply: ClientCloseCount
@@ -175,7 +177,8 @@ def ask_again(records: Records, terms_hash: bytes) -> Outbox:
     current = client_session(records, terms_hash)
     wallets.put(records, current.session.cid, InSession(current.session.cid, terms_hash))
     records.put(Table.SESSION, terms_hash, replace(current, phase=ClientPhase.QUERYING))
-    return [Request(conversation(terms_hash), *pack(ClientCloseQuery(terms_hash)))]
+    return [Request(conversation(terms_hash), *pack(ClientCloseQuery(
+        terms_hash, lock_of(current.session.nwsk))))]
 
 
 def on_client_refund(records: Records, user: EndUser, terms_hash: bytes, reply: RefundTokenReply
@@ -283,6 +286,8 @@ def answer_client_query(records: Records, me: Intermediary, moment: Moment,
                         message: ClientCloseQuery) -> Answer:
     """Tell the client k*; a session without a relay becomes void, so that none can join."""
     current = session(records, message.terms_hash)
+    if not hmac.compare_digest(key248(message.nwpk), key248(current.nwpk_c)):
+        raise Refused(RefusalCode.UNKNOWN, "no session has these terms and this lock")
     best = closing_count(records, current)
     if current.phase is Phase.SETUP:
         records.put(Table.SESSION, message.terms_hash, replace(current, phase=Phase.VOID))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import guard, nano_close, nano_establish, nano_pay, nano_setup, wallet as wallets
-from .end_user import Duty, EndUserMachine
+from .end_user import LOOKS, Duty, EndUserMachine
 from .errors import ProtocolError
 from .ledger import (
     GuardClaimed,
@@ -55,7 +55,7 @@ class Relay(EndUserMachine):
         margin = moment.parameters.safety_margin
         t_exp = message.terms.t_exp
         set_deadline(records, t_exp - 2 * margin, Duty.CLOSE, terms_hash)
-        set_deadline(records, t_exp - margin, Duty.REVEAL, terms_hash)
+        set_deadline(records, t_exp - margin - margin // LOOKS, Duty.REVEAL, terms_hash)
         set_deadline(records, t_exp + 2 * margin, Duty.CLAIM, terms_hash)
         return terms_hash, outbox
 

@@ -74,7 +74,8 @@ PURPOSE: dict[type[Any], str] = {
     m.RelayCloseReveal:
         "that the relay's leg is revoked: from here on the client's leg may close",
     m.WalletTokenReply: "a blind wallet token: a wallet that shares nothing with the session",
-    m.ClientCloseQuery: "nothing: it asks at which count the session closes",
+    m.ClientCloseQuery:
+        "that whoever asks for the count has set the session up: no relay knows its lock",
     m.ClientCloseCount:
         "the count, by the preimage that the relay showed; a client never pays more than it sent",
     m.ClientCloseRequest:

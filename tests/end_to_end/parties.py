@@ -106,9 +106,12 @@ class Parties:
 
     # --- starting and ending
 
-    def run(self, name, script, *arguments, network=True, agent=True, environment=None):
+    def run(self, name, script, *arguments, network=True, agent=True, environment=None, dies=()):
+        """Start a script; one that `dies` does so at that message (see dying.py)."""
         count = sum(one.startswith(f"{name}-") for one in os.listdir(self.folder))
-        command = [f"scripts/{script}.py", *arguments, "--json"]
+        start = (["tests/end_to_end/dying.py", *map(str, dies), script.removeprefix("run_")]
+                 if dies else [f"scripts/{script}.py"])
+        command = [*start, *arguments, "--json"]
         if network:
             command += ["--network", self.endpoint, "--deployments",
                         str(self.folder / "deployments")]
@@ -149,19 +152,20 @@ class Parties:
                     await fund(chain, deployment, dev_address(name), tokens=tokens)
         asyncio.run(work())
 
-    def start_intermediary(self):
-        process = self.run("intermediary", "run_intermediary", *self.intermediary_arguments)
+    def start_intermediary(self, dies=()):
+        process = self.run("intermediary", "run_intermediary", *self.intermediary_arguments,
+                           dies=dies)
         process.wait_for_facts()
         return process
 
-    def start_relay(self, name, wait=True):
-        process = self.run(name, "run_relay", name, *RELAYS[name])
+    def start_relay(self, name, wait=True, dies=()):
+        process = self.run(name, "run_relay", name, *RELAYS[name], dies=dies)
         if wait:
             process.wait_for_facts()
         return process
 
-    def start_client(self, *arguments):
-        return self.run("client", "run_client", *arguments)
+    def start_client(self, *arguments, dies=()):
+        return self.run("client", "run_client", *arguments, dies=dies)
 
     def stop(self):
         for process in reversed(self.started):

@@ -15,7 +15,7 @@ from tests.protocol.world import World, open_world
 
 @pytest.fixture(scope="session")
 def opened_world() -> World:
-    return open_world(Rehearsal(), IssuerKey.generate())
+    return open_world(Rehearsal(), IssuerKey.generate(), World)
 
 
 @pytest.fixture

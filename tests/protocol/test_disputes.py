@@ -322,6 +322,50 @@ def test_a_relay_without_answer_reveals_and_its_channel_survives(world: World) -
     assert not any(one.what == "claim-posted" for one in world.r.notes)
 
 
+@pytest.mark.parametrize("after_a_look", [0, 1])
+def test_a_reveal_that_takes_a_whole_margin_is_in_time(world: World, after_a_look: int) -> None:
+    """Deadlines are looked at every quarter of the margin, in the worst case just too early."""
+    terms_hash = world.session(PAYMENTS)
+    t_exp = expiry(world, terms_hash)
+    world.i.alive = False
+    sent: list[int] = []
+
+    def fault(parcel: Any) -> tuple[Any, ...]:
+        if parcel.kind == "submit" and isinstance(parcel.item.call, calls.Reveal):
+            sent.append(world.now)
+            return ()
+        return (parcel,)
+
+    world.fault = fault
+    world.jump(t_exp - 2 * MU)
+    world.tick()
+    for quarter in range(5):
+        world.jump(t_exp - 2 * MU + quarter * MU // 4 - 1 + after_a_look)
+        world.tick()
+        world.run()
+    assert sent and sent[0] <= t_exp - MU
+
+
+def test_a_payees_claim_that_takes_a_whole_margin_is_in_time(world: World) -> None:
+    lock, secret, t_p = crt_held(world)
+    world.i.alive = False
+    sent: list[int] = []
+
+    def fault(parcel: Any) -> tuple[Any, ...]:
+        if parcel.kind == "submit" and isinstance(parcel.item.call, calls.RefundConditional):
+            sent.append(world.now)
+        return ()
+
+    world.fault = fault
+    world.jump(t_p - MU - MU // 4 - 1)
+    take_secret(world, lock, secret)
+    for quarter in range(2):
+        world.jump(t_p - MU - 1 + quarter * MU // 4)
+        world.look(world.e)
+        world.run()
+    assert sent and sent[0] <= t_p - MU
+
+
 # --- Every claim ever held
 
 

@@ -11,7 +11,7 @@ import pytest
 from monetor_chain.parameters import DEMO
 from offchain.crypto.ecdsa import sign
 from offchain.crypto.hash_chain import HashChain
-from offchain.protocol import guard, messages as m
+from offchain.protocol import guard, ledger as calls, messages as m
 from offchain.protocol.errors import ProtocolError
 from tests.protocol.test_happy_path import guard_received, open_guard, pay_guard
 from tests.protocol.world import MU, PRICE, World
@@ -151,3 +151,19 @@ def test_the_client_takes_the_rest_after_the_guards_window(world: World) -> None
     world.travel(world.now + 3 * MU)
     assert world.wealth(world.c) == before
     assert world.conserved()
+
+
+def test_an_opening_that_is_mined_twice_costs_no_second_deposit(world: World) -> None:
+    """Sent again by a client that died before it noted that the first had been mined."""
+    before = world.wealth(world.c)
+    world.fault = lambda parcel: (parcel, parcel) if parcel.kind == "submit" and isinstance(
+        parcel.item.call, calls.OpenGuard) else (parcel,)
+    channel = open_guard(world)
+    assert guard.paid_guard(world.c.records, channel).seq == 1
+    assert world.wealth(world.c) == before - 2 * 30_000
+    pay_guard(world, channel, 3)
+    assert guard.owed(guard.earning_guard(world.r.records, channel)) == 3 * PRICE
+    world.travel(world.now + DEMO.dispute_window + 3 * MU, tick=MU)
+    assert world.wealth(world.c) == before - 30_000
+    assert guard.guard_left(world.c.records, world.moment(), channel)
+    assert world.conserved(guards=30_000)

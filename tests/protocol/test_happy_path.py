@@ -150,7 +150,7 @@ def open_guard(world: World, deposit: int = 30_000) -> bytes:
     # The voucher goes out as soon as the channel is known, which is before a route can be.
     world.run()
     channel = next(key for key, one in world.c.records.scan(Table.GUARD)
-                   if isinstance(one, guard.PaidGuard))
+                   if isinstance(one, guard.PaidGuard) and one.seq != guard.NO_VOUCHERS)
     world.routes[channel] = {"C": "R", "R": "C"}
     world.act(world.c, lambda records, moment: world.c.machine.guard_voucher(records, channel))
     world.run()

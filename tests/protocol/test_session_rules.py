@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from monetor_chain.parameters import DEMO
+from monetor_chain.statements import lock_of
 from offchain.crypto.hash_chain import HashChain
 from offchain.protocol import (
     ledger as calls,
     messages as m,
     nano_close,
     nano_setup,
+    sessions,
     wallet as wallets,
 )
 from offchain.protocol.errors import ProtocolError, RefusalCode
@@ -42,6 +44,12 @@ def answered(reply: Any) -> Any:
 
 def phase(world: World, terms_hash: bytes) -> Phase:
     return world.i.records.get(Table.SESSION, terms_hash).phase
+
+
+def query_of(world: World, terms_hash: bytes) -> m.ClientCloseQuery:
+    """The client's question at which count its session closes."""
+    session = client_session(world.c.records, terms_hash).session
+    return m.ClientCloseQuery(terms_hash, lock_of(session.nwsk))
 
 
 def setup_request(world: World, cid: int | None = None, **changes: Any) -> m.NanoSetupRequest:
@@ -298,9 +306,9 @@ def test_a_client_leg_does_not_close_from_setting_up(world: World) -> None:
     """The old refund token still stands: the client would have two."""
     terms_hash = world.start_setup(world.c.cids()[0])
     world.stop_before(m.NanoSetupReveal, world.c)
-    assert refused(world.ask(m.ClientCloseQuery(terms_hash))) is RefusalCode.STATE
+    assert refused(world.ask(query_of(world, terms_hash))) is RefusalCode.STATE
     world.jump(client_session(world.c.records, terms_hash).session.terms.t_exp + 1)
-    assert refused(world.ask(m.ClientCloseQuery(terms_hash))) is RefusalCode.STATE
+    assert refused(world.ask(query_of(world, terms_hash))) is RefusalCode.STATE
 
 
 # --- Establish
@@ -360,10 +368,32 @@ def test_a_void_session_takes_no_relay(world: World) -> None:
     assert refused(world.ask(request)) is RefusalCode.STATE
 
 
+@pytest.mark.parametrize("relay", ["in setup", "established", "closed"])
+def test_only_the_client_asks_for_the_count(world: World, relay: str) -> None:
+    """Whoever was offered the session knows its terms: it neither voids it nor learns from it."""
+    terms_hash = world.setup()
+    if relay != "in setup":
+        world.establish(terms_hash)
+        world.pay(terms_hash, 3)
+    if relay == "closed":
+        world.close_relay(terms_hash)
+    known = sessions.session(world.i.records, terms_hash)
+    for lock in (0, 1, known.nwpk_r, known.nwpk_c ^ 1):
+        assert refused(world.ask(m.ClientCloseQuery(terms_hash, lock))) is RefusalCode.UNKNOWN
+    assert sessions.session(world.i.records, terms_hash) == known
+    if relay == "in setup":
+        world.establish(terms_hash)
+        world.pay(terms_hash, 3)
+    if relay != "closed":
+        world.close_relay(terms_hash)
+    world.close_client(terms_hash)
+    assert world.c.balance(world.c.cids()[0]) == CLIENT_DEPOSIT - 3 * PRICE
+
+
 def test_the_count_already_makes_a_session_void(world: World) -> None:
     terms_hash = world.setup()
     request = establish_request(world, terms_hash)
-    assert answered(world.ask(m.ClientCloseQuery(terms_hash))).k == 0
+    assert answered(world.ask(query_of(world, terms_hash))).k == 0
     assert refused(world.ask(request)) is RefusalCode.STATE
 
 
@@ -424,7 +454,7 @@ def test_the_client_leg_waits_for_the_relays_secret(world: World) -> None:
     terms_hash = world.setup()
     world.offer(terms_hash)
     world.stop_before(m.NanoEstablishReveal, world.r)
-    query = m.ClientCloseQuery(terms_hash)
+    query = query_of(world, terms_hash)
     assert refused(world.ask(query)) is RefusalCode.NOT_YET, "establishing"
     world.retry()
     world.pay(terms_hash, 5)
@@ -528,7 +558,7 @@ def test_expiry_is_a_confirmed_block_and_not_a_clock(world: World) -> None:
     may be in the blocks between."""
     terms_hash = world.session(5)
     t_exp = client_session(world.c.records, terms_hash).session.terms.t_exp
-    query = m.ClientCloseQuery(terms_hash)
+    query = query_of(world, terms_hash)
     world.i.follows = False
     world.jump(t_exp + MU)
     assert refused(world.ask(query)) is RefusalCode.NOT_YET
@@ -542,7 +572,7 @@ def test_a_silent_relay_holds_the_client_until_expiry_and_no_longer(
         world: World, after: int, accepted: bool) -> None:
     terms_hash = world.session(5)
     world.jump(client_session(world.c.records, terms_hash).session.terms.t_exp + after)
-    reply = world.ask(m.ClientCloseQuery(terms_hash))
+    reply = world.ask(query_of(world, terms_hash))
     assert isinstance(reply, m.ClientCloseCount) is accepted
 
 
@@ -664,7 +694,7 @@ def test_a_client_leg_that_is_on_the_ledger_does_not_close(world: World) -> None
     request = world.stop_before(m.ClientCloseRequest, world.c)
     assert world.transact(world.c, nrt)
     assert refused(world.ask(request)) is RefusalCode.LOCK
-    assert refused(world.ask(m.ClientCloseQuery(terms_hash))) is RefusalCode.LOCK
+    assert refused(world.ask(query_of(world, terms_hash))) is RefusalCode.LOCK
 
 
 def test_a_client_secret_whose_leg_is_on_the_ledger_is_refuted(world: World) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from eth_utils import to_checksum_address
 
@@ -188,18 +188,21 @@ class World:
     def tick(self) -> None:
         """Everybody that is up looks at its deadlines and counts silence."""
         for node in self.nodes.values():
-            if not node.alive:
+            if node.alive:
+                self.look(node)
+
+    def look(self, node: Node) -> None:
+        """One party looks at its deadlines and counts silence."""
+        self.act(node, node.machine.tick)
+        for conversation in list(node.requests):
+            if node.requests.get(conversation) is None:
                 continue
-            self.act(node, node.machine.tick)
-            for conversation in list(node.requests):
-                if node.requests.get(conversation) is None:
-                    continue
-                if self.now - node.heard.setdefault(conversation, self.now) > 2 * MU:
-                    node.heard[conversation] = self.now
-                    self.act(node, lambda records, moment, node=node, name=conversation:
-                             node.machine.give_up(records, moment, name))
-                else:
-                    self._ask(node, conversation)
+            if self.now - node.heard.setdefault(conversation, self.now) > 2 * MU:
+                node.heard[conversation] = self.now
+                self.act(node, lambda records, moment, name=conversation:
+                         node.machine.give_up(records, moment, name))
+            else:
+                self._ask(node, conversation)
 
     # --- Steps
 
@@ -422,16 +425,17 @@ class World:
     def follow(self, node: Node) -> None:
         """Let a node process every confirmed block that it has not processed."""
         while node.backlog:
-            events, block = node.backlog.popleft()
+            self.hear(node, *node.backlog.popleft())
 
-            def action(records: Records, moment: Moment, events: list[Any] = events,
-                       block: calls.Block = block) -> Outbox:
-                outbox: Outbox = []
-                for event in (*events, block):
-                    outbox += node.machine.on_ledger(records, moment, event)
-                return outbox
+    def hear(self, node: Node, events: list[Any], block: calls.Block) -> None:
+        """One party processes one confirmed block."""
+        def action(records: Records, moment: Moment) -> Outbox:
+            outbox: Outbox = []
+            for event in (*events, block):
+                outbox += node.machine.on_ledger(records, moment, event)
+            return outbox
 
-            self.act(node, action)
+        self.act(node, action)
 
     def _function(self, node: Node, call: Any) -> Any:
         on = self.stage.ledger.functions
@@ -706,9 +710,12 @@ class World:
         self.steps = 0
 
 
-def open_world(stage: Rehearsal, issuer: IssuerKey) -> World:
+W = TypeVar("W", bound=World)
+
+
+def open_world(stage: Rehearsal, issuer: IssuerKey, make: Callable[[Rehearsal, IssuerKey], W]) -> W:
     """A world in which everybody has open channels."""
-    world = World(stage, issuer)
+    world = make(stage, issuer)
     stage.enrich(stage.party("stranger"), 10**9)
     world.open(world.c, deposit=CLIENT_DEPOSIT, fund=0, count=2)
     world.open(world.r, deposit=0, fund=RELAY_FUND, count=2)
