@@ -35,11 +35,13 @@ from ..protocol.wallet import (
 from ..store import Store
 from ..transport.identity import RouterInfo
 from ..transport.proxy import OnionProxy
+from .authorising import authoriser
 from .directory import Consensus, DirectoryError, Router, fetch_consensus
 from .engine import Engine
 from .intermediary_port import IntermediaryPort
 from .ledger_port import LedgerPort
 from .place import AgentPlace, ChainAccess, raw_address
+from .watch_folder import EndUserHander
 
 DIRECTORY_PATIENCE = 60.0
 """Seconds to wait for the directory to list enough routers."""
@@ -96,10 +98,16 @@ class EndUserAgent:
             first_block=self.access.deployment.block, tell=self._tell,
             intermediary=IntermediaryPort(self.proxy, lambda: self.intermediary.info,
                                           self._relays, HOPS_BETWEEN),
-            look_again=self._look_again)
+            look_again=self._look_again, hander=self._hander(user))
         self._open.push_async_callback(self.engine.stop)
         # Circuits end while the engine still writes down what that means for their sessions.
         self._open.push_async_callback(self.proxy.close)
+
+    def _hander(self, user: EndUser) -> EndUserHander | None:
+        folders = self.place.watcher_folders
+        return None if not folders else EndUserHander(
+            folders, self.nickname, self._key, user, authoriser(self._key, user.domain),
+            proofs=self.role is Role.RELAY)
 
     def _machine(self, user: EndUser) -> EndUserMachine:
         raise NotImplementedError

@@ -20,7 +20,8 @@ from ..transport.identity import RouterIdentity
 class AgentPlace:
     """`folder` is the agent's own; `deployments` holds the records of deployed contracts.
 
-    `host` is the address that its sockets listen on, `port` that of its router (0: any).
+    `host` is the address that its sockets listen on, `port` that of its router (0: any). In
+    each of the `watcher_folders` it leaves packages for a watcher.
     """
 
     folder: Path
@@ -29,6 +30,7 @@ class AgentPlace:
     directory_url: str = ""
     host: str = "127.0.0.1"
     port: int = 0
+    watcher_folders: tuple[Path, ...] = ()
 
     def router_identity(self) -> RouterIdentity:
         """The router keys in this folder, made on first use, all or none of them.

@@ -21,6 +21,7 @@ from .options import (
     Host,
     Keystore,
     NetworkName,
+    WatcherFolders,
 )
 from .presence import present
 from .service import folder_of, running, say_ready, until_told
@@ -39,6 +40,7 @@ def run(
     keystore: Keystore = None,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
+    watcher_folder: WatcherFolders = None,
     verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -50,7 +52,13 @@ def run(
 
     to_standard_error(verbose=verbose)
     place = AgentPlace(
-        folder_of(folder, name), find(network).host, deployments, directory, host=host, port=port
+        folder_of(folder, name),
+        find(network).host,
+        deployments,
+        directory,
+        host=host,
+        port=port,
+        watcher_folders=tuple(watcher_folder or ()),
     )
 
     async def serve() -> None:

@@ -23,6 +23,7 @@ from .options import (
     Host,
     Keystore,
     NetworkName,
+    WatcherFolders,
 )
 from .presence import present, running_process
 from .report import pairs_or_json
@@ -53,6 +54,7 @@ def run(
     keystore: Keystore = None,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
+    watcher_folder: WatcherFolders = None,
     verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -72,7 +74,15 @@ def run(
         pairs_or_json({"relay": name, "told_process": process}, as_json=as_json)
         return
     to_standard_error(verbose=verbose)
-    place = AgentPlace(home, find(network).host, deployments, directory, host=host, port=port)
+    place = AgentPlace(
+        home,
+        find(network).host,
+        deployments,
+        directory,
+        host=host,
+        port=port,
+        watcher_folders=tuple(watcher_folder or ()),
+    )
 
     async def serve() -> None:
         async with connected(network) as chain:
