@@ -28,7 +28,12 @@ def run(
     name: Annotated[str, typer.Argument(help="The watcher's name on this machine.")] = "watcher",
     given: Annotated[
         list[Path] | None,
-        typer.Option("--for", help="A package to take over at once; may be repeated."),
+        typer.Option(
+            "--for",
+            exists=True,
+            dir_okay=False,
+            help="A package to take over at once; may be repeated.",
+        ),
     ] = None,
     packages: Annotated[
         Path | None,

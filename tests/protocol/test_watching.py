@@ -21,6 +21,7 @@ from offchain.protocol.wallet import InSession, Posted
 from offchain.protocol.watch_packages import (
     RENEWAL_MARGINS,
     Authorised,
+    Charged,
     PackageKind,
     Proof,
     Revoked,
@@ -221,10 +222,12 @@ def test_a_secret_that_a_payee_makes_public_refutes_its_payer(watched: World) ->
     hand(world, w, disputes(world))
     down(world, world.i)
     assert world.transact(world.c, old)
+    down(world, world.c)
+    world.travel(world.now + MU + TICK)
     take_secret(world, lock, secret)
     world.act(world.e, lambda records, moment: world.e.machine.post_claim(records, to))
     world.run()
-    world.travel(world.now + 3 * MU)
+    world.travel(world.now + TICK)
     assert status(world, cid) == RESOLVED and "refuting" in said(w)
 
 
@@ -246,6 +249,22 @@ def test_payments_that_only_the_intermediary_knows_are_charged(watched: World) -
     assert world.c.wallet(cid).amount == CLIENT_DEPOSIT - PAYMENTS * PRICE
     assert world.stake(world.i) >= before + PAYMENTS * FEE
     assert world.conserved() and not w.reverted
+    assert said(w).count("revealing") == 1
+
+
+def test_the_intermediary_has_a_margin_to_act_itself(watched: World) -> None:
+    world = watched
+    w = watcher(world)
+    cid = world.c.cids()[0]
+    old = wallets.claim(world.c.records, world.c.wallet(cid))
+    world.close(world.session(1, cid))
+    hand(world, w, disputes(world))
+    down(world, world.i)
+    assert world.transact(world.c, old)
+    world.travel(world.now + MU - 1, tick=MU - 1)
+    assert status(world, cid) in CLOSING
+    world.travel(world.now + 1)
+    assert status(world, cid) == RESOLVED
 
 
 def test_a_relay_that_posts_less_than_it_proved_is_not_helped(watched: World) -> None:
@@ -284,6 +303,23 @@ def test_the_intermediary_s_money_does_not_stay_in_a_channel(watched: World) -> 
     assert said(w).count("resolving") == 2 and not w.reverted
 
 
+def test_an_answered_request_is_resolved_only_after_its_dispute(watched: World) -> None:
+    world = watched
+    w = watcher(world)
+    cid = world.c.cids()[0]
+    claim = wallets.claim(world.c.records, world.c.wallet(cid))
+    hand(world, w, disputes(world))
+    down(world, world.c)
+    deadline = request_close(world, cid)
+    down(world, world.i)
+    world.jump(deadline - TICK)
+    assert world.transact(world.c, claim)
+    world.travel(deadline + DEMO.dispute_window - 2 * TICK, tick=TICK)
+    assert "resolving" not in said(w) and not w.reverted
+    world.travel(deadline + DEMO.dispute_window + 4 * MU)
+    assert status(world, cid) == RESOLVED and said(w).count("resolving") == 1
+
+
 def test_channels_of_others_are_not_defended(watched: World) -> None:
     """An intermediary's secret may be the lock of somebody else's channel: not its business."""
     world = watched
@@ -317,7 +353,7 @@ def test_payments_are_revealed_before_their_session_expires(watched: World) -> N
     world.travel(t_exp - MU // 2)
     assert claims(world, terms_hash) == [PAYMENTS, PAYMENTS]
     world.travel(t_exp + MU)
-    assert said(w).count("revealing") == 1 and not w.reverted
+    assert said(w)[1:] == ["revealing"] and not w.reverted
     up(world, world.i)
     up(world, world.r)
     world.travel(t_exp + 6 * MU)
@@ -577,19 +613,45 @@ def test_a_newer_package_lets_the_answer_wait(watched: World) -> None:
     w = watcher(world)
     cid = world.c.cids()[0]
     hand(world, w, answered(world, world.c))
-    world.travel(world.now + RENEWAL_MARGINS * MU - MU, tick=4 * MU)
-    deadline = request_close(world, world.c.cids()[1])
-    assert status(world, cid) != REQUESTED
     down(world, world.c)
+    world.travel(world.now + (RENEWAL_MARGINS + 4) * MU, tick=4 * MU)
     deadline = request_close(world, cid)
-    renewed = answered(world, world.c)
-    hand(world, w, renewed)
+    (first,) = [one.claim for _, one in w.records.scan(Table.WALLET) if one.claim.cid == cid]
+    assert answer_time(deadline, first.not_after, MU) < deadline - ANSWER_MARGINS * MU
+    hand(world, w, answered(world, world.c))
     world.travel(deadline - ANSWER_MARGINS * MU - 1, tick=MU)
     world.tick()
     world.run()
     assert status(world, cid) == REQUESTED
     world.travel(deadline - MU)
     assert status(world, cid) in CLOSING
+
+
+def test_a_package_that_comes_after_the_request_answers_it(watched: World) -> None:
+    world = watched
+    w = watcher(world)
+    cid = world.c.cids()[0]
+    down(world, world.c)
+    deadline = request_close(world, cid)
+    world.travel(deadline - 2 * MU, tick=MU)
+    hand(world, w, answered(world, world.c))
+    world.travel(world.now + TICK)
+    assert status(world, cid) in CLOSING and not w.reverted
+
+
+def test_a_request_whose_notice_is_over_is_not_answered(watched: World) -> None:
+    world = watched
+    w = watcher(world)
+    cid = world.c.cids()[0]
+    hand(world, w, answered(world, world.c))
+    down(world, world.c)
+    deadline = request_close(world, cid)
+    down(world, world.i)
+    world.jump(deadline + 1)
+    world.tick()
+    world.run()
+    assert status(world, cid) == REQUESTED
+    assert said(w)[1:] == ["too-late"] and not w.reverted
 
 
 def test_nobody_answers_for_a_channel_that_was_not_handed_over(watched: World) -> None:
@@ -906,10 +968,29 @@ def test_disputes_only_add(watched: World) -> None:
     for data in (early, late, early):
         hand(world, w, data)
     assert len(list(w.records.scan(Table.LOCK))) == known
+    assert not [one for one in export_disputes(world.i.records) if isinstance(one, Charged)]
     touched = {(Table.LOCK, key) for key, _ in world.i.records.scan(Table.LOCK)}
     assert {one for one in export_disputes(world.i.records, touched)
             if isinstance(one, Revoked)} == {
         one for one in export_disputes(world.i.records) if isinstance(one, Revoked)}
+
+
+def test_a_count_that_the_watcher_knows_is_never_lowered(watched: World) -> None:
+    world = watched
+    w = watcher(world)
+    terms_hash = world.session(1)
+    nwpk = lock_of(client_session(world.c.records, terms_hash).session.nwsk)
+    packages = []
+    for _ in range(2):
+        (proof,) = export_proofs(world.r.records)
+        assert isinstance(proof, Proof)
+        packages.append(package(world, world.i, PackageKind.DISPUTES,
+                                [Charged(nwpk, proof.claim)]))
+        world.pay(terms_hash)
+    for data in reversed(packages):
+        hand(world, w, data)
+    (known,) = [one for _, one in w.records.scan(Table.SESSION)]
+    assert known.claim.k == 2
 
 
 def test_an_authorisation_outlives_the_next_renewal_and_the_notice(watched: World) -> None:
