@@ -99,7 +99,7 @@ class Hander:
 
     def _seal(self, records: Records, moment: Moment, kind: PackageKind, entries: Sequence[Entry]
               ) -> tuple[int, bytes]:
-        counter = next_counter(records, kind)
+        counter = next_counter(records, kind, entries)
         return counter, seal(kind, entries, domain=self._domain, key=self._key, counter=counter,
                              issued=moment.now)
 

@@ -185,18 +185,28 @@ _HEADER_BYTES = len(encode(Header(VERSION, PackageKind.PROOFS, bytes(32), bytes(
 @record
 @dataclass(frozen=True, slots=True)
 class PackageCounter:
-    """The number of the party's latest package of a kind."""
+    """The number of the party's latest package of a kind, and the last second of its answers."""
 
     counter: U64
+    until: U64
 
 
-def next_counter(records: Records, kind: PackageKind) -> int:
+def _latest(records: Records, kind: PackageKind) -> PackageCounter:
+    found = records.get(Table.META, b"watch-package:" + bytes([kind]))
+    return found if isinstance(found, PackageCounter) else PackageCounter(0, 0)
+
+
+def next_counter(records: Records, kind: PackageKind, entries: Iterable[Entry] = ()) -> int:
     """The number of the next package, committed with the state that the package tells of."""
-    key = b"watch-package:" + bytes([kind])
-    before = records.get(Table.META, key)
-    counter = before.counter + 1 if isinstance(before, PackageCounter) else 1
-    records.put(Table.META, key, PackageCounter(counter))
+    counter = _latest(records, kind).counter + 1
+    until = max((one.not_after for one in entries if isinstance(one, Authorised)), default=0)
+    records.put(Table.META, b"watch-package:" + bytes([kind]), PackageCounter(counter, until))
     return counter
+
+
+def answers_until(records: Records) -> int:
+    """Until when (Unix seconds) a watcher may use the answers that it was handed last."""
+    return _latest(records, PackageKind.ANSWERS).until
 
 
 def export_disputes(records: Records, touched: Iterable[tuple[Table, bytes]] | None = None

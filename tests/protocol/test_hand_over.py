@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from monetor_chain.errors import ChainUnavailable
+from monetor_chain.parameters import DEMO
 from offchain.agents.authorising import authoriser
+from offchain.agents.end_user import EndUserAgent
 from offchain.agents.engine import Engine
 from offchain.agents.place import AgentPlace
 from offchain.agents.watch_folder import (
@@ -28,7 +30,7 @@ from offchain.agents.watcher import WatcherAgent
 from offchain.cli.failures import explain
 from offchain.protocol import ledger as calls, wallet as wallets
 from offchain.protocol.moment import Moment
-from offchain.protocol.outbox import Submit, Tell
+from offchain.protocol.outbox import Request, Submit, Tell
 from offchain.protocol.records import Table
 from offchain.protocol.wallet import Idle
 from offchain.protocol.watch_packages import (
@@ -142,8 +144,10 @@ def test_nothing_leaves_if_the_watcher_cannot_be_told(
         engine.check()
     # Nor afterwards: whatever runs on finds nothing outstanding.
     folder.unlink()
-    engine.step(lambda records, moment, outbox: outbox.append(item))
-    assert not told and engine._outstanding(b"session:x") is None
+    asked = Request(b"session:x", 1, b"a secret")
+    engine.step(lambda records, moment, outbox: outbox.extend([item, asked]))
+    assert store.read().request(asked.conversation) == asked
+    assert not told and engine._outstanding(asked.conversation) is None
     assert "start again" in str(explain(engine.tasks.failure))  # type: ignore[arg-type]
 
 
@@ -173,6 +177,31 @@ def test_answers_follow_the_wallets_and_are_renewed(
     # Another process on the same store goes on counting.
     engine = Stepping(world, store, world.c.machine, hander=hander(world, folder, world.c))
     assert step() == 4
+
+
+def test_an_agent_with_answers_out_does_not_run_without_its_watcher(
+        world: World, store: Store, folder: Path, tmp_path: Path) -> None:
+    """It would revoke what the watcher may still post."""
+    fill(store, world.c)
+    engine = Stepping(world, store, world.c.machine, hander=hander(world, folder, world.c))
+    engine.clock.now = lambda: world.now  # type: ignore[method-assign]
+
+    def client(*folders: Path) -> EndUserAgent:
+        found = EndUserAgent(AgentPlace(tmp_path, "", tmp_path, watcher_folders=folders), ACCOUNT,
+                             "C")
+        found.engine = engine
+        return found
+
+    client()._check_watcher()
+    engine.step(lambda records, moment, outbox: None)
+    with pytest.raises(HandOverFailed, match="--watcher-folder"):
+        client()._check_watcher()
+    client(folder)._check_watcher()
+    world.now += RENEWAL_MARGINS * MU + DEMO.close_notice
+    with pytest.raises(HandOverFailed):
+        client()._check_watcher()
+    world.now += 1
+    client()._check_watcher()
 
 
 def test_proofs_follow_the_payments(world: World, store: Store, folder: Path,
@@ -251,6 +280,25 @@ def test_a_watcher_killed_while_it_takes_a_file_takes_it_again(
     assert left(folder) == []
     ((_, taken),) = store.read().scan(Table.META, b"package:", b"package;")
     assert taken.counter == 2
+    deposit(folder, Parcel("R-answers.taking", answered(world, world.r)))
+    watcher._take_all()
+    assert left(folder) == [] and watcher.holdings()["channels_to_answer_for"] == 4
+
+
+def test_a_package_that_comes_while_another_is_taken_is_not_lost(
+        world: World, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = agent(world, store, folder)
+    old, new = answered(world, world.c), answered(world, world.c)
+    deposit(folder, Parcel("C-answers.watch", old))
+    take = watcher._take
+
+    def meanwhile(data: bytes) -> None:
+        take(data)
+        deposit(folder, Parcel("C-answers.watch", new))
+
+    monkeypatch.setattr(watcher, "_take", meanwhile)
+    watcher._take_all()
+    assert (folder / "C-answers.watch").read_bytes() == new
 
 
 def test_a_transaction_that_is_not_wanted_any_more_is_dropped(world: World, store: Store) -> None:
