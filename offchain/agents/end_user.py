@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 
 import structlog
 
@@ -31,14 +32,17 @@ from ..protocol.wallet import (
     Settled,
     Wallet,
 )
+from ..protocol.watch_packages import answers_until
 from ..store import Store
 from ..transport.identity import RouterInfo
 from ..transport.proxy import OnionProxy
+from .authorising import authoriser
 from .directory import Consensus, DirectoryError, Router, fetch_consensus
 from .engine import Engine
 from .intermediary_port import IntermediaryPort
 from .ledger_port import LedgerPort
 from .place import AgentPlace, ChainAccess, raw_address
+from .watch_folder import EndUserHander, HandOverFailed
 
 DIRECTORY_PATIENCE = 60.0
 """Seconds to wait for the directory to list enough routers."""
@@ -95,10 +99,27 @@ class EndUserAgent:
             first_block=self.access.deployment.block, tell=self._tell,
             intermediary=IntermediaryPort(self.proxy, lambda: self.intermediary.info,
                                           self._relays, HOPS_BETWEEN),
-            look_again=self._look_again)
+            look_again=self._look_again, hander=self._hander(user),
+            first=self._check_watcher)
         self._open.push_async_callback(self.engine.stop)
         # Circuits end while the engine still writes down what that means for their sessions.
         self._open.push_async_callback(self.proxy.close)
+
+    def _hander(self, user: EndUser) -> EndUserHander | None:
+        folders = self.place.watcher_folders
+        return None if not folders else EndUserHander(
+            folders, self.nickname, self._key, user, authoriser(self._key, user.domain),
+            proofs=self.role is Role.RELAY)
+
+    def _check_watcher(self) -> None:
+        """An agent whose watcher is not told would go on until its watcher's answer is a revoked
+        claim. `HandOverFailed` says so."""
+        until = answers_until(self.records())
+        if not self.place.watcher_folders and until >= self.engine.clock.now():
+            when = datetime.fromtimestamp(until, UTC).isoformat(sep=" ", timespec="minutes")
+            raise HandOverFailed(
+                f"a watcher may answer for {self.nickname} until {when} and would not hear of what "
+                "it does: start it with --watcher-folder")
 
     def _machine(self, user: EndUser) -> EndUserMachine:
         raise NotImplementedError

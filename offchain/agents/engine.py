@@ -20,7 +20,7 @@ from monetor_chain.errors import ChainError, Reorganised, TransactionReverted
 from monetor_chain.parameters import NetworkParameters
 
 from ..protocol.errors import ProtocolError
-from ..protocol.ledger import Block, LedgerEvent
+from ..protocol.ledger import Block, LedgerCall, LedgerEvent
 from ..protocol.moment import Moment, tip
 from ..protocol.outbox import Note, Outbox, Request, Submit, Tell
 from ..store import Store, Transaction
@@ -29,6 +29,7 @@ from .clock import NetworkClock
 from .intermediary_port import IntermediaryPort
 from .ledger_port import LedgerPort, translate
 from .tasks import Tasks
+from .watch_folder import Hander, HandOverFailed, Parcel
 
 T = TypeVar("T")
 
@@ -99,9 +100,13 @@ class Engine:
                  consensus: Consensus, events: LedgerEvents, port: LedgerPort,
                  first_block: int, tell: Callable[[Tell], None] | None = None,
                  intermediary: IntermediaryPort | None = None,
-                 look_again: Callable[[], Awaitable[None]] | None = None) -> None:
+                 look_again: Callable[[], Awaitable[None]] | None = None,
+                 hander: Hander | None = None, first: Callable[[], None] | None = None,
+                 wanted: Callable[[Any, Moment, LedgerCall], bool] | None = None) -> None:
         """`tell` delivers to peers; `look_again` is called when the intermediary was not reached,
-        which may be because it listens elsewhere now."""
+        which may be because it listens elsewhere now. `hander` tells a watcher of every step before
+        anything of it leaves. `first` runs at start, before anything is delivered; what is not
+        `wanted` any more is not submitted."""
         self.name = name
         self.store = store
         self.machine = machine
@@ -115,6 +120,9 @@ class Engine:
         self._tell = tell
         self._intermediary = intermediary
         self._look_again = look_again
+        self._hander = hander
+        self._first = first
+        self._wanted = wanted
         self._parameters: dict[int, NetworkParameters] = {}
         self._epoch = 0
         self._changed = asyncio.Event()
@@ -127,6 +135,10 @@ class Engine:
         """Read clock and parameters, then deliver again whatever the store says is not done."""
         await self.clock.synchronise()
         await self._read_parameters()
+        if self._first is not None:
+            self._first()
+        if self._hander is not None:
+            self.step(lambda records, moment, outbox: None)
         self.tasks.start("clock", self._keep_time())
         self.tasks.start("ledger", self._follow())
         self.tasks.start("tick", self._tick())
@@ -186,11 +198,23 @@ class Engine:
         with self.store.transaction() as records:
             result = action(records, self.moment(), outbox)
             records.keep(outbox)
+            parcels = self._hander.prepare(records, self.moment()) if self._hander else []
+        if self._hander is not None and parcels:
+            self._hand_over(self._hander, parcels)
         if not self._halted:
             for item in outbox:
                 self._deliver(item)
         self._changed.set()
         return result
+
+    def _hand_over(self, hander: Hander, parcels: list[Parcel]) -> None:
+        try:
+            hander.hand_over(parcels)
+        except HandOverFailed as error:
+            # The step is on disk, and at the next start the watcher hears of it first.
+            self._halted = True
+            self.tasks.failure = self.tasks.failure or error
+            raise
 
     def do(self, action: Callable[[Transaction, Moment], Outbox]) -> None:
         """`step` for an action that returns its outbox."""
@@ -220,7 +244,7 @@ class Engine:
         assert self._intermediary is not None, "only end users ask an intermediary"
         delay, failures = ASK_AGAIN[0], 0
         heard = self.clock.now()
-        while (request := self.store.read().request(conversation)) is not None:
+        while (request := self._outstanding(conversation)) is not None:
             try:
                 started, cells = time.monotonic(), 0
                 first = request.pcmd
@@ -231,7 +255,7 @@ class Engine:
                         asked = request
                         if self._take_reply(conversation, pcmd, payload):
                             heard, failures = self.clock.now(), 0
-                        request = self.store.read().request(conversation)
+                        request = self._outstanding(conversation)
                         if request == asked:
                             break
                         delay = ASK_AGAIN[0]
@@ -251,6 +275,9 @@ class Engine:
                 self._give_up(conversation)
             await asyncio.sleep(delay)
             delay = min(delay * 1.6, max(1.0, min(ASK_AGAIN[1], self.clock.real(margin / 8))))
+
+    def _outstanding(self, conversation: bytes) -> Request | None:
+        return None if self._halted else self.store.read().request(conversation)
 
     def _give_up(self, conversation: bytes) -> None:
         kind = conversation.partition(b":")[0].decode(errors="replace")
@@ -275,7 +302,7 @@ class Engine:
 
     async def _submit(self, item: Submit) -> None:
         delay = 0.2
-        while True:
+        while self._wanted is None or self._wanted(self.store.read(), self.moment(), item.call):
             try:
                 receipt = await self._port.submit(item.call, self.clock.now())
             except TransactionReverted as error:

@@ -24,6 +24,7 @@ from .directory import Router, keep_published, publish
 from .engine import Engine
 from .ledger_port import LedgerPort
 from .place import AgentPlace, ChainAccess
+from .watch_folder import IntermediaryHander
 
 
 class IntermediaryAgent:
@@ -80,7 +81,7 @@ class IntermediaryAgent:
             self.nickname, store, machine, chain=access.chain,
             consensus=access.contracts.consensus, events=access.events(),
             port=LedgerPort(ledger, access.contracts.token, self.sender, self._key, issuer.public),
-            first_block=access.deployment.block)
+            first_block=access.deployment.block, hander=self._hander())
         self._open.push_async_callback(self.engine.stop)
         await self.engine.start()
         identity = self._place.router_identity()
@@ -97,6 +98,11 @@ class IntermediaryAgent:
 
     def _machine(self, me: Intermediary) -> IntermediaryMachine:
         return IntermediaryMachine(me)
+
+    def _hander(self) -> IntermediaryHander | None:
+        folders = self._place.watcher_folders
+        return None if not folders else IntermediaryHander(
+            folders, self.nickname, self._key, self.access.domain)
 
     async def _fill_vault(self) -> None:
         ledger, token = self.access.contracts.ledger, self.access.contracts.token

@@ -21,16 +21,17 @@ class LedgerPort:
     """One agent's access to the ledger.
 
     `account_key` owns channels, `guard_key` (a client's) owns its direct channels and nothing else.
+    `issuer` is the key under which the agent's own channels are, None for an agent without any.
     """
 
     def __init__(self, ledger: Ledger, token: Token, sender: Sender, account_key: bytes,
-                 issuer: IssuerPublicKey, *, guard_sender: Sender | None = None,
+                 issuer: IssuerPublicKey | None, *, guard_sender: Sender | None = None,
                  guard_key: bytes = b"") -> None:
         self._ledger = ledger
         self._token = token
         self._sender = sender
         self._key = account_key
-        self._public_key = issuer.evm_encoding()
+        self._public_key = b"" if issuer is None else issuer.evm_encoding()
         self._guard_sender = guard_sender or sender
         self._guard_key = guard_key or account_key
 
@@ -71,6 +72,8 @@ class LedgerPort:
                                           call.signature)
             case protocol.RequestClose():
                 return await ledger.request_close(sender, call.cid)
+            case protocol.Authorised():
+                return await self._authorised(call)
             case protocol.OpenGuard():
                 permit = await self._permit(self._guard_key, call.deposit, now)
                 return await ledger.open_guard(self._guard_sender, call.payout, call.deposit,
@@ -85,6 +88,17 @@ class LedgerPort:
             case protocol.CloseGuard():
                 return await ledger.close_guard(
                     self._guard_sender, int.from_bytes(call.channel, "big"))
+
+    async def _authorised(self, call: protocol.Authorised) -> Receipt:
+        auth = authorisations.Authorisation(call.not_after, call.signature)
+        claim = call.call()
+        if isinstance(claim, protocol.Refund):
+            return await self._ledger.refund(
+                self._sender, claim.cid, call.public_key, claim.wpk, claim.balance,
+                evm_signature(claim.token), auth)
+        return await self._ledger.nano_refund(
+            self._sender, claim.cid, claim.terms.nano_terms(), claim.nwpk, claim.saturated,
+            claim.rho, claim.nrt, claim.k, claim.hc, claim.path, auth)
 
     async def _permit(self, key: bytes, amount: int, now: int) -> authorisations.Permit:
         if not amount:

@@ -24,7 +24,8 @@ class AgentPlace:
 
     `host` is the address that its sockets listen on, `port` that of its router (0: any).
     `confirmations`: how many blocks must follow one before the agent believes it; what it sends
-    counts as done only then. A chain that replaces blocks more deeply stops the agent.
+    counts as done only then. A chain that replaces blocks more deeply stops the agent. In each of
+    the `watcher_folders` it leaves packages for a watcher.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class AgentPlace:
     host: str = "127.0.0.1"
     port: int = 0
     confirmations: int = 0
+    watcher_folders: tuple[Path, ...] = ()
 
     def router_identity(self) -> RouterIdentity:
         """The router keys in this folder, made on first use, all or none of them.

@@ -24,6 +24,7 @@ from .options import (
     Folder,
     Keystore,
     NetworkName,
+    WatcherFolders,
 )
 from .presence import present
 from .report import pairs_or_json
@@ -62,15 +63,16 @@ def run(
             "Without it, MONETOR_GUARD_PRIVATE_KEY or the development account NAME-guard."
         ),
     ] = None,
+    watcher_folder: WatcherFolders = None,
     verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Download through three relays, paying each; then close the sessions.
 
     The channels stay open for the next download unless --settle is given, which also works
-    without a URL.
+    without a URL; so does --watcher-folder, which then renews what the watcher holds.
     """
-    if url is None and not settle:
+    if url is None and not settle and not watcher_folder:
         raise UsageProblem("nothing to do: give a URL, or --settle")
     from offchain.agents.client import ClientAgent
     from offchain.agents.download import Target
@@ -82,9 +84,13 @@ def run(
 
     to_standard_error(verbose=verbose)
     place = AgentPlace(
-        folder_of(folder, name), find(network).host, deployments, directory,
+        folder_of(folder, name),
+        find(network).host,
+        deployments,
+        directory,
         confirmations=confirmations,
-    )  # fmt: skip
+        watcher_folders=tuple(watcher_folder or ()),
+    )
 
     async def work(meter: Meter) -> dict[str, object]:
         async with connected(network) as chain:

@@ -20,6 +20,7 @@ EXPECTED = (
     ("offchain.policy.tax.errors", "PolicyError"),
     ("offchain.agents.directory", "DirectoryError"),
     ("offchain.agents.download", "DownloadError"),
+    ("offchain.agents.watch_folder", "HandOverFailed"),
     ("offchain.experiments.figures", "MissingMatplotlib"),
     ("offchain.testnet.demo", "DemoFailed"),
     ("offchain.cli.failures", "UsageProblem"),

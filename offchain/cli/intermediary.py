@@ -22,6 +22,7 @@ from .options import (
     Host,
     Keystore,
     NetworkName,
+    WatcherFolders,
 )
 from .presence import present
 from .service import folder_of, running, say_ready, until_told
@@ -41,6 +42,7 @@ def run(
     confirmations: Confirmations = 0,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
+    watcher_folder: WatcherFolders = None,
     verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -52,9 +54,15 @@ def run(
 
     to_standard_error(verbose=verbose)
     place = AgentPlace(
-        folder_of(folder, name), find(network).host, deployments, directory, host=host, port=port,
+        folder_of(folder, name),
+        find(network).host,
+        deployments,
+        directory,
+        host=host,
+        port=port,
         confirmations=confirmations,
-    )  # fmt: skip
+        watcher_folders=tuple(watcher_folder or ()),
+    )
 
     async def serve() -> None:
         async with connected(network) as chain:

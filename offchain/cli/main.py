@@ -27,6 +27,7 @@ from . import (
     testnet,
     verify_deployment,
     version,
+    watcher,
 )
 from .failures import explain
 
@@ -57,6 +58,11 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("intermediary", intermediary.run, "monetor intermediary --vault 4000000"),
     ("relay", relay.run, "monetor relay exit --exit"),
     ("client", client.run, "monetor client http://127.0.0.1:8000/file --settle"),
+    (
+        "watcher",
+        watcher.run,
+        "monetor watcher --packages .monetor/for-my-watcher",
+    ),
     ("testnet", testnet.run, "monetor testnet --speed 4"),
     ("gas", gas.run, "monetor gas --all --json"),
     ("tax plan", tax.plan, "monetor tax plan relays.csv --policy waterfilling"),

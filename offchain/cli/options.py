@@ -73,4 +73,12 @@ Confirmations = Annotated[
     ),
 ]
 
+WatcherFolders = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--watcher-folder",
+        help="Leave packages for a watcher here, its --packages, and renew them; may be repeated.",
+    ),
+]
+
 Host = Annotated[str, typer.Option(help="Address to listen on.")]

@@ -24,6 +24,7 @@ from .options import (
     Host,
     Keystore,
     NetworkName,
+    WatcherFolders,
 )
 from .presence import present, running_process
 from .report import pairs_or_json
@@ -55,6 +56,7 @@ def run(
     confirmations: Confirmations = 0,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
+    watcher_folder: WatcherFolders = None,
     verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -75,9 +77,15 @@ def run(
         return
     to_standard_error(verbose=verbose)
     place = AgentPlace(
-        home, find(network).host, deployments, directory, host=host, port=port,
+        home,
+        find(network).host,
+        deployments,
+        directory,
+        host=host,
+        port=port,
         confirmations=confirmations,
-    )  # fmt: skip
+        watcher_folders=tuple(watcher_folder or ()),
+    )
 
     async def serve() -> None:
         async with connected(network) as chain:

@@ -13,9 +13,10 @@ from typing import TypeAlias
 
 from monetor_chain.statements import Role
 
-from .codec import B20, B32, U16, U32, U64, U248, U256, Ecdsa, Path, Scalar, Token
+from .codec import B20, B32, U16, U32, U64, U248, U256, Blob, Ecdsa, Path, Scalar, Token
+from .errors import ProtocolError
 from .messages import Terms
-from .records import record
+from .records import dump, load, record
 
 
 class ClaimKind(IntEnum):
@@ -153,6 +154,37 @@ class RequestClose:
 
 @record
 @dataclass(frozen=True, slots=True)
+class Authorised:
+    """E's claim on a channel, which anybody may submit until `not_after` (Unix seconds).
+
+    `kind` and `claim` are the claim as a record; `public_key` is the intermediary's in EIP-2537
+    encoding, 768 bytes. E's `signature` covers everything but a session's k, hc and path.
+    """
+
+    cid: U248
+    kind: Blob
+    claim: Blob
+    public_key: Blob
+    not_after: U64
+    signature: Ecdsa
+
+    @classmethod
+    def of(cls, claim: Refund | NanoRefund, public_key: bytes, not_after: int, signature: bytes
+           ) -> Authorised:
+        """The claim with E's signature."""
+        kind, data = dump(claim)
+        return cls(claim.cid, kind.encode(), data, public_key, not_after, signature)
+
+    def call(self) -> Refund | NanoRefund:
+        """What E claims; `ProtocolError` if it is no claim on this channel."""
+        found = load(self.kind.decode("ascii", "replace"), self.claim)
+        if not isinstance(found, Refund | NanoRefund) or found.cid != self.cid:
+            raise ProtocolError("the authorised call is no claim on its channel")
+        return found
+
+
+@record
+@dataclass(frozen=True, slots=True)
 class OpenGuard:
     """Open a direct channel to a guard's payout address."""
 
@@ -196,7 +228,7 @@ class CloseGuard:
 
 LedgerCall: TypeAlias = (
     Open | Fund | Reclaim | Refund | RefundConditional | NanoRefund | Reveal | Refute | Resolve
-    | Close | RequestClose | OpenGuard | ClaimGuard | RequestCloseGuard | CloseGuard
+    | Close | RequestClose | Authorised | OpenGuard | ClaimGuard | RequestCloseGuard | CloseGuard
 )
 
 

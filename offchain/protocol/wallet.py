@@ -9,8 +9,8 @@ a secret is revealed only once the claim that replaces it is stored.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
 
 from monetor_chain.statements import Role, lock_of
 
@@ -360,18 +360,24 @@ def claim(records: Records, wallet: Wallet) -> LedgerCall | None:
 
     Section 6 of docs/protocol.md: before the old secret leaves, the old claim; after it, the new.
     """
+    found = live_claim(records, wallet)
+    return None if found is None else rerandomised(found)
+
+
+def live_claim(records: Records, wallet: Wallet) -> Refund | RefundConditional | NanoRefund | None:
+    """`claim` with its token as it was issued, which nobody else may see: see `rerandomised`."""
     match wallet:
         case Idle():
-            return _refund(wallet.cid, wallet.wpk, wallet.balance, wallet.rt)
+            return Refund(wallet.cid, wallet.wpk, wallet.balance, wallet.rt)
         case Spending() | CashingOut() | Voiding():
-            return _refund(wallet.idle.cid, wallet.idle.wpk, wallet.idle.balance, wallet.idle.rt)
+            return Refund(wallet.idle.cid, wallet.idle.wpk, wallet.idle.balance, wallet.idle.rt)
         case Paying():
             if wallet.wsk_c != bytes(32) and tip(records).timestamp <= wallet.t_p:
                 return RefundConditional(
                     wallet.next.cid, lock_of(wallet.next.wsk), wallet.next.balance,
-                    rerandomise(wallet.conditional), wallet.wpk_c, wallet.t_p, wallet.wsk_c,
+                    wallet.conditional, wallet.wpk_c, wallet.t_p, wallet.wsk_c,
                 )
-            return _refund(wallet.idle.cid, wallet.idle.wpk, wallet.idle.balance, wallet.idle.rt)
+            return Refund(wallet.idle.cid, wallet.idle.wpk, wallet.idle.balance, wallet.idle.rt)
         case InSession() | Closing():
             session = session_of(records, wallet.session)
             best = proved(records, wallet.session)
@@ -380,13 +386,19 @@ def claim(records: Records, wallet: Wallet) -> LedgerCall | None:
         case Renewing() | Establishing():
             if wallet.rt == NO_TOKEN:
                 return None
-            return _refund(wallet.next.cid, lock_of(wallet.next.wsk), wallet.next.balance,
-                           wallet.rt)
+            return Refund(wallet.next.cid, lock_of(wallet.next.wsk), wallet.next.balance,
+                          wallet.rt)
         case Claiming():
-            return claim(records, load(wallet.kind.decode(), wallet.state))
+            return live_claim(records, load(wallet.kind.decode(), wallet.state))
         case Posted() | Settled():
             return None
 
 
-def _refund(cid: int, wpk: int, balance: int, token: bytes) -> Refund:
-    return Refund(cid, wpk, balance, rerandomise(token))
+Claim = TypeVar("Claim", bound=Refund | RefundConditional | NanoRefund)
+
+
+def rerandomised(call: Claim) -> Claim:
+    """The claim with a token that the intermediary cannot tell from any other it has issued."""
+    if isinstance(call, NanoRefund):
+        return call
+    return replace(call, token=rerandomise(call.token))

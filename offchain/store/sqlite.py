@@ -43,6 +43,8 @@ class Transaction:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.touched: set[tuple[Table, bytes]] = set()
+        """What was written or removed in this transaction."""
 
     def get(self, table: Table, key: bytes) -> Any | None:
         """See `Records.get`."""
@@ -52,11 +54,13 @@ class Transaction:
 
     def put(self, table: Table, key: bytes, value: Any) -> None:
         """See `Records.put`."""
+        self.touched.add((table, key))
         self._connection.execute(
             "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (table, key, *dump(value)))
 
     def delete(self, table: Table, key: bytes) -> None:
         """See `Records.delete`."""
+        self.touched.add((table, key))
         self._connection.execute("DELETE FROM records WHERE tbl = ? AND key = ?", (table, key))
 
     def scan(self, table: Table, start: bytes = b"", stop: bytes | None = None

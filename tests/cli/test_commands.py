@@ -133,6 +133,7 @@ def test_client_without_a_task_does_not_start():
         ("run_intermediary", "intermediary"),
         ("run_relay", "relay"),
         ("run_client", "client"),
+        ("run_watcher", "watcher"),
         ("run_testnet", "testnet"),
     ],
 )

@@ -293,7 +293,7 @@ class World:
         source = self.nodes[parcel.source]
         match parcel.kind:
             case "submit":
-                if source.alive:
+                if source.alive and self._wanted(source, parcel.item):
                     self.submit(source, parcel.item)
             case "request":
                 if source.alive and self.i.alive:
@@ -398,6 +398,14 @@ class World:
         node.submissions.pop(item.key, None)
         return done
 
+    def _wanted(self, node: Node, item: Submit) -> bool:
+        """Whether a watcher still wants to send what it has decided on; everybody else does."""
+        wanted = getattr(node.machine, "wanted", None)
+        if wanted is None or wanted(node.records, self.moment(), item.call):
+            return True
+        node.submissions.pop(item.key, None)
+        return False
+
     def transact(self, node: Node, call: Any) -> bool:
         """Mine one call of `node`'s account."""
         self._next_block()
@@ -437,10 +445,13 @@ class World:
 
         self.act(node, action)
 
-    def _function(self, node: Node, call: Any) -> Any:
+    def _function(self, node: Node, call: Any, auth: Any = NO_AUTHORISATION) -> Any:
         on = self.stage.ledger.functions
         key = self.issuer.public.evm_encoding()
         match call:
+            case calls.Authorised():
+                assert call.public_key == key
+                return self._function(node, call.call(), (call.not_after, call.signature))
             case calls.Open():
                 permit = self.stage.permit(node.party, call.deposit * call.count)
                 return on.open(call.key_hash, node.party.address, call.role, call.deposit,
@@ -452,15 +463,15 @@ class World:
                 return on.reclaim(call.group, NO_AUTHORISATION)
             case calls.Refund():
                 return on.refund(call.cid, key, call.wpk, call.balance,
-                                 evm_signature(call.token), NO_AUTHORISATION)
+                                 evm_signature(call.token), auth)
             case calls.RefundConditional():
                 return on.refund_conditional(
                     call.cid, key, call.wpk, call.balance, evm_signature(call.token), call.wpk_c,
-                    call.t_p, call.wsk_c, NO_AUTHORISATION)
+                    call.t_p, call.wsk_c, auth)
             case calls.NanoRefund():
                 return on.nano_refund(
                     call.cid, words(call.terms.nano_terms()), call.nwpk, call.saturated, call.rho,
-                    call.nrt, call.k, call.hc, list(call.path), NO_AUTHORISATION)
+                    call.nrt, call.k, call.hc, list(call.path), auth)
             case calls.Reveal():
                 return on.reveal(words(call.terms.nano_terms()), call.k, call.hc, list(call.path))
             case calls.Refute():
