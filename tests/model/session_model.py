@@ -635,20 +635,24 @@ class SessionModel:
         A wallet token names its channel to nobody: while its lock is neither revoked nor posted a
         hidden payment moves its balance to another channel, also when its own is paid out.
         """
+        owed = 0
+        if self.c_bad:
+            if s.leg == LEG_CLOSED and s.c_signed != 2 and (
+                    s.c_lock != RT1 + len(s.c_tokens) - 1 or Weak.DIFFERENT_WPK in self.weak):
+                owed = PRICE * (self.funds - s.c_tokens[-1])
+            elif s.phase == NONE and s.c_signed != 1 and s.c_lock != RT0:
+                owed = PRICE * self.funds
+        return self.escrowed_gain(s) - owed
+
+    def escrowed_gain(self, s: State) -> int:
+        """What the two channels alone leave I beyond its deposits."""
         whole = PRICE * self.funds
         to_client = 0
         if s.c_status == OPEN:
             to_client = whole
         elif s.c_status == RESOLVED:
             to_client = max(0, whole - PRICE * s.c_paid)
-        owed = 0
-        if self.c_bad:
-            if s.leg == LEG_CLOSED and s.c_signed != 2 and (
-                    s.c_lock != RT1 + len(s.c_tokens) - 1 or Weak.DIFFERENT_WPK in self.weak):
-                owed = whole - PRICE * s.c_tokens[-1]
-            elif s.phase == NONE and s.c_signed != 1 and s.c_lock != RT0:
-                owed = whole
-        return whole - to_client - owed - (DELTA_R + TAX) * self.relayed(s)
+        return whole - to_client - (DELTA_R + TAX) * self.relayed(s)
 
 
 def claim_of(who: str, phase: int) -> int:
