@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Plays of the session model on the real machines: after every move both say the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from tests.model.checker import Label, explore
+from tests.model.session_model import NRT, RT0, RT1, SessionModel, State
+from tests.model.session_replay import OutOfOrder, SessionPlay, replay
+from tests.protocol.world import World
+
+COALITIONS = [pytest.param(frozenset(one), id=one or "nobody") for one in ("", "C", "R", "CR")]
+
+SETUP = [("C", "NanoSetupRequest"), ("I", "NanoSetupRequest"), ("C", "NanoRefundReply"),
+         ("I", "NanoSetupReveal"), ("C", "Acknowledged")]
+ESTABLISH = [("C", "NanoOffer"), ("R", "NanoEstablishRequest"), ("I", "NanoEstablishRequest"),
+             ("R", "NanoRefundReply"), ("I", "NanoEstablishReveal"), ("R", "Acknowledged"),
+             ("C", "NanoAccepted")]
+PAY = [("C", "NanoPayment"), ("R", "NanoPayment")]
+CLOSE_R = [("R", "RelayCloseRequest"), ("I", "RelayCloseRequest"), ("R", "RefundTokenReply"),
+           ("I", "RelayCloseReveal"), ("R", "WalletTokenReply")]
+CLOSE_C = [("C", "ClientCloseQuery"), ("I", "ClientCloseQuery"), ("I", "ClientCloseRequest"),
+           ("C", "RefundTokenReply"), ("I", "ClientCloseReveal"), ("C", "WalletTokenReply")]
+TO_EXPIRY = [("L", "time", 1), ("L", "time", 2), ("L", "time", 3)]
+
+
+def cash_out(who: str) -> list[Label]:
+    return [(who, "CashOutRequest"), ("I", "CashOutRequest", who), (who, "CashOutReply"),
+            (who, "close")]
+
+
+def claim(who: str, name: str, lock: int) -> list[Label]:
+    return [(who, "give up"), (who, name, lock)]
+
+
+def end(who: str) -> list[Label]:
+    return [("L", "deadline", who), ("L", "resolve", who)]
+
+
+PLAYS: dict[str, tuple[str, list[Label]]] = {
+    "a whole session, cashed out": (
+        "", [*SETUP, *ESTABLISH, *PAY, *PAY, *CLOSE_R, *CLOSE_C, *cash_out("C"), *cash_out("R"),
+             *TO_EXPIRY, ("L", "end")]),
+    "both claim a session that the intermediary does not close": (
+        "", [*SETUP, *ESTABLISH, *PAY, *PAY, ("R", "RelayCloseRequest"), ("L", "time", 1),
+             ("L", "time", 2), ("R", "reveal", 2), ("L", "time", 3),
+             *claim("R", "nano_refund", NRT), *claim("C", "nano_refund", NRT), *end("R"),
+             *end("C"), ("L", "end")]),
+    "the client claims early and the relay closes with the intermediary": (
+        "", [*SETUP, *ESTABLISH, *PAY, *claim("C", "nano_refund", NRT), *CLOSE_R,
+             ("I", "reveal", 1), *TO_EXPIRY, *claim("R", "refund", RT1), *end("C"), *end("R"),
+             ("L", "end")]),
+    "the client posts its old wallet in the middle of set-up": (
+        "C", [("C", "NanoSetupRequest"), ("C", "refund", RT0), ("C", "NanoSetupReveal"),
+              ("I", "refute", "C"), *TO_EXPIRY, ("L", "end")]),
+    "the relay posts its session after closing it": (
+        "R", [*SETUP, ("C", "NanoOffer"), ("R", "NanoEstablishRequest"),
+              ("R", "NanoEstablishReveal"), ("C", "NanoAccepted"), ("C", "NanoPayment"),
+              ("R", "RelayCloseRequest", 0), ("R", "RelayCloseReveal"), ("L", "reveal", 1),
+              ("R", "nano_refund", 0), ("I", "refute", "R"), *CLOSE_C, *cash_out("C"),
+              *TO_EXPIRY, ("L", "end")]),
+}
+
+
+def scripted(labels: Iterable[Label]) -> Callable[[list[tuple[Label, State]]], Any]:
+    """Choose these moves in turn."""
+    rest = iter(labels)
+
+    def choose(options: list[tuple[Label, State]]) -> tuple[Label, State]:
+        label = next(rest)
+        found = dict(options)
+        if label not in found:
+            raise OutOfOrder(f"{label} is not possible here: {sorted(map(str, found))}")
+        return label, found[label]
+
+    return choose
+
+
+QUICK = ("a whole session, cashed out", "the relay posts its session after closing it")
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(one, id=one.replace(" ", "-"), marks=[] if one in QUICK else [pytest.mark.long])
+    for one in PLAYS])
+def test_a_written_play(world: World, name: str) -> None:
+    bad, labels = PLAYS[name]
+    play = SessionPlay(world, frozenset(bad))
+    made = replay(play, SessionModel(frozenset(bad), lag=False), scripted(labels))
+    assert made == labels
+
+
+def weight(label: Label) -> float:
+    """Plays shall get somewhere before somebody ends them."""
+    match label:
+        case ("L", "time", _):
+            return 0.1
+        case (_, "give up"):
+            return 0.04
+        case (_, "refund" | "nano_refund", _) | ("L", "reveal", _):
+            return 0.15
+        case (_, "CashOutRequest" | "ClientCloseQuery" | "Refusal", *_):
+            return 0.2
+    return 1.0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bad", COALITIONS)
+def test_random_plays(opened_stage: World, bad: frozenset[str]) -> None:
+    """Moves that were not made yet are preferred; in the end every kind of move was made."""
+    rng = random.Random(len(bad))
+    model = SessionModel(bad, lag=False)
+    every: set[tuple[str, str]] = set()
+    explore(model, goal=lambda s: every.update(label[:2] for label, _ in model.moves(s)))
+    made: set[Label] = set()
+    longest = 0
+    saved = opened_stage.save()
+    for number in range(25):
+        play = SessionPlay(opened_stage, bad, late=bool(number % 2))
+
+        def choose(options: list[tuple[Label, State]]) -> tuple[Label, State]:
+            weights = [weight(label) * (1 if label in made else 4) for label, _ in options]
+            return rng.choices(options, weights)[0]
+
+        try:
+            found = replay(play, model, choose)
+        finally:
+            opened_stage.load(saved)
+        made.update(found)
+        longest = max(longest, len(found))
+    missing = every - {label[:2] for label in made}
+    print(f"{sorted(bad)}: {len(made)} different moves, the longest play has {longest}; "
+          f"not made: {sorted(missing)}")
+    assert len(missing) <= len(every) // 8
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bad", COALITIONS)
+def test_the_longest_of_the_shortest_plays(opened_stage: World, bad: frozenset[str]) -> None:
+    """The ends that take the most moves to reach, as far as the clock allows their deadlines."""
+    model = SessionModel(bad, lag=False)
+    result = explore(model)
+    saved = opened_stage.save()
+    made = 0
+    for at in range(1, 60):
+        trace = result.trace_to(result.deepest[-at])
+        play = SessionPlay(opened_stage, bad, late=bool(at % 2))
+        try:
+            replay(play, model, scripted(trace.labels))
+            made += 1
+        except OutOfOrder:
+            continue
+        finally:
+            opened_stage.load(saved)
+        if made == 5:
+            return
+    raise AssertionError(f"only {made} of the longest plays fit the clock")
