@@ -29,8 +29,8 @@ late, by up to a stage. Amounts are per payment: price 10 = 7 for R + 1 tax + 2 
 payment that it sent, R at least δ_R for each that it accepted, I its deposits and a fee for every
 payment that R is paid for; in a hidden payment C and E together lose no more than the fee, and I
 earns it. A live wallet token of the coalition counts as money that I owes, for a hidden payment
-moves it anywhere. No channel is paid twice. Every state without a move is an end, and an end can be
-reached from every state, so nobody is stuck out of sight.
+moves it anywhere. No channel is paid twice. Every state without a move is an end; in the small
+models an end can also be reached from every state, so nobody is stuck out of sight.
 
 **What it proves.** In these bounds no play of any coalition breaks a floor. `test_weakenings` shows
 that the search sees losses: each rule that the models know is left out once, and somebody loses.
