@@ -96,8 +96,13 @@ def ends_of(kind: type[Any]) -> tuple[str, str] | None:
     return (arrow[1], arrow[2]) if arrow else None
 
 
+WATCHERS_CALLS = (calls.Authorised,)
+"""Calls that only a watcher makes, which is no party to a life: it decides anew from its packages
+and the ledger whenever it comes up, as test_watching.py shows."""
+
 SUBJECTS = (*(Subject(kind, way_of(kind)) for kind in m.MESSAGES.values()),
-            *(Subject(kind, Way.SUBMISSION) for kind in get_args(calls.LedgerCall)))
+            *(Subject(kind, Way.SUBMISSION) for kind in get_args(calls.LedgerCall)
+              if kind not in WATCHERS_CALLS))
 """Everything that passes between two parties, or between a party and the ledger."""
 
 SUBJECT = {one.name: one for one in SUBJECTS}
