@@ -143,8 +143,8 @@ def _gas(report: BenchReport) -> Iterator[str]:
         return
     yield "## Gas"
     yield ""
-    yield "Whole transactions; `monetor gas` measures them. Gas does not depend on the machine. Every"
-    yield "other call, and the cost per channel of a group: [ledger.md](ledger.md#every-call)."
+    yield "Whole transactions; `monetor gas` measures them. Gas does not depend on the machine."
+    yield "Every other call, and what a group costs per channel: [ledger.md](ledger.md#every-call)."
     yield ""
     yield "![Gas of each operation and its budget](figures/gas.svg)"
     yield ""
