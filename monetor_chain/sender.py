@@ -265,12 +265,12 @@ class Sender:
         return None
 
     async def _is_confirmed(self, receipt: Mapping[str, Any]) -> bool:
-        if not self._confirmations:
-            return True
-        head = int(await self._chain.rpc("eth_blockNumber"), 16)
-        if head < int(receipt["blockNumber"], 16) + self._confirmations:
-            return False
-        # A reorganisation may have moved the transaction while the blocks came.
+        if self._confirmations:
+            head = int(await self._chain.rpc("eth_blockNumber"), 16)
+            if head < int(receipt["blockNumber"], 16) + self._confirmations:
+                return False
+        # A reorganisation may have moved the transaction while the blocks came; and an endpoint of
+        # several nodes may tell of a receipt by one whose block another does not know yet.
         block = await self._chain.rpc("eth_getBlockByNumber", receipt["blockNumber"], False)
         return block is not None and block["hash"] == receipt["blockHash"]
 

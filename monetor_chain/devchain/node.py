@@ -449,6 +449,7 @@ class Node:
     ) -> SealedBlock:
         place = {"blockNumber": quantity(header.block_number), "blockHash": data(header.hash)}
         logs: list[Json] = []
+        receipts: dict[bytes, Json] = {}
         hashes: list[bytes] = []
         cumulated = 0
         for index, (transaction, outcome) in enumerate(zip(transactions, outcomes, strict=True)):
@@ -467,7 +468,7 @@ class Node:
             created = None
             if not transaction.to and not computation.is_error:
                 created = data(computation.msg.storage_address)
-            self.receipts[hash_] = {
+            receipts[hash_] = {
                 **at,
                 "transactionHash": data(hash_),
                 "from": data(transaction.sender),
@@ -483,14 +484,16 @@ class Node:
             }
             if computation.is_error:
                 # Besu's name for it; other nodes leave callers to replay the transaction.
-                self.receipts[hash_]["revertReason"] = data(_payload(computation))
+                receipts[hash_]["revertReason"] = data(_payload(computation))
             cumulated = receipt.gas_used
         block = SealedBlock(header, encode_header(header, hashes), tuple(hashes), tuple(logs))
         for position, entry in enumerate(logs):
             self._logs_of.setdefault(entry["address"], []).append((block.number, position))
         self.by_hash[header.hash] = block
-        # Last, so that a reader in another thread never sees a block without its parts.
+        # In this order, since others read meanwhile: no block without its parts, and no receipt
+        # before its block.
         self.blocks.append(block)
+        self.receipts.update(receipts)
         return block
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def deposit(folder: Path, parcel: Parcel) -> None:
                 old.unlink(missing_ok=True)
 
 
-class Hander:
+class Hander(ABC):
     """One agent's packages. `prepare` runs inside each step's transaction, `hand_over` after its
     commit and before anything of the step leaves."""
 
@@ -82,9 +83,9 @@ class Hander:
         self._key = key
         self._domain = domain
 
+    @abstractmethod
     def prepare(self, records: Transaction, moment: Moment) -> list[Parcel]:
         """What the watcher has to be told of this step."""
-        raise NotImplementedError
 
     def hand_over(self, parcels: Sequence[Parcel]) -> None:
         """Put it on the disk that the watcher reads; `HandOverFailed` if that is not possible."""
@@ -95,7 +96,8 @@ class Hander:
             except OSError as error:
                 raise HandOverFailed(
                     f"the watcher's folder {folder} takes no package ({error.strerror}); put that "
-                    "right and start again, or start without a watcher") from error
+                    "right and start again; without a watcher only when what it was given can no "
+                    "longer be used") from error
 
     def _seal(self, records: Records, moment: Moment, kind: PackageKind, entries: Sequence[Entry]
               ) -> tuple[int, bytes]:

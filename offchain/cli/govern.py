@@ -18,7 +18,7 @@ import typer
 
 from .accounts import address_named, signing_key
 from .failures import UsageProblem
-from .networks import DEFAULT_NETWORK, connected
+from .networks import DEFAULT_NETWORK, attached
 from .options import DEPLOYMENTS, AsJson, Deployments, Keystore, NetworkName
 from .report import pairs_or_json
 
@@ -44,11 +44,9 @@ class _Office:
 async def _office(
     network: str, deployments: Path, account: str, keystore: Path | None
 ) -> AsyncIterator[_Office]:
-    from monetor_chain.deployment import attach, bind
     from monetor_chain.sender import Sender
 
-    async with connected(network) as chain:
-        contracts = bind(chain, await attach(chain, deployments))
+    async with attached(network, deployments) as (chain, contracts):
         key = signing_key(chain.chain_id, account, keystore)
         yield _Office(contracts, Sender(chain, key))
 
@@ -61,10 +59,8 @@ def show(
     """Show authorities, quorum, and the parameters in force and agreed for the next epoch."""
 
     async def look() -> dict[str, object]:
-        from monetor_chain.deployment import attach, bind
-
-        async with connected(network) as chain:
-            return await _state(bind(chain, await attach(chain, deployments)))
+        async with attached(network, deployments) as (_, contracts):
+            return await _state(contracts)
 
     pairs_or_json(asyncio.run(look()), as_json=as_json)
 

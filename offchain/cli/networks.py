@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 from monetor_chain.settings import DEFAULT_NETWORK, Network, Settings
 
 if TYPE_CHECKING:
-    from monetor_chain.chain import Chain
+    from pathlib import Path
 
-__all__ = ["DEFAULT_NETWORK", "connected", "find"]
+    from monetor_chain.chain import Chain
+    from monetor_chain.deployment import Contracts
+
+__all__ = ["DEFAULT_NETWORK", "attached", "connected", "find"]
 
 
 def find(name: str) -> Network:
@@ -30,3 +33,12 @@ async def connected(name: str) -> AsyncIterator[Chain]:
     network = find(name)
     async with await Chain.connect(network.host, network.chain_id) as chain:
         yield chain
+
+
+@asynccontextmanager
+async def attached(name: str, deployments: Path) -> AsyncIterator[tuple[Chain, Contracts]]:
+    """A connection, and the contracts that are recorded for its chain. Raises `ChainError`."""
+    from monetor_chain.deployment import attach, bind
+
+    async with connected(name) as chain:
+        yield chain, bind(chain, await attach(chain, deployments))

@@ -8,8 +8,6 @@ computes the distribution from it anew; what the chain holds is only ever compar
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,12 +15,11 @@ import typer
 
 from .accounts import address_named, signing_key
 from .failures import UsageProblem
-from .networks import DEFAULT_NETWORK, connected
+from .networks import DEFAULT_NETWORK, attached
 from .options import DEPLOYMENTS, AsJson, Deployments, Keystore, NetworkName
 from .report import pairs_or_json, say_json, say_table
 
 if TYPE_CHECKING:
-    from monetor_chain.chain import Chain
     from monetor_chain.deployment import Contracts
     from offchain.policy.tax.distribution import Distribution
     from offchain.policy.tax.facts import Relay
@@ -39,14 +36,6 @@ Total = Annotated[
     typer.Option(min=1, help="Units to divide. [default: what the pool has and owes to nobody]"),
 ]
 DEFAULT_POLICY = "bandwidth-proportional"
-
-
-@asynccontextmanager
-async def _network(network: str, deployments: Path) -> AsyncIterator[tuple[Chain, Contracts]]:
-    from monetor_chain.deployment import attach, bind
-
-    async with connected(network) as chain:
-        yield chain, bind(chain, await attach(chain, deployments))
 
 
 def plan(
@@ -95,7 +84,7 @@ def publish(
     async def work() -> dict[str, object]:
         from monetor_chain.sender import Sender
 
-        async with _network(network, deployments) as (chain, contracts):
+        async with attached(network, deployments) as (chain, contracts):
             pool = contracts.tax_pool
             sender = Sender(chain, signing_key(chain.chain_id, account, keystore))
             distribution = await _divide(contracts, listed, policy, epoch, total)
@@ -125,7 +114,7 @@ def verify(
     listed = _read(relays)
 
     async def work() -> dict[str, object]:
-        async with _network(network, deployments) as (_, contracts):
+        async with attached(network, deployments) as (_, contracts):
             return await _compared(contracts, listed, epoch)
 
     found = asyncio.run(work())
@@ -163,7 +152,7 @@ def claim(
         from monetor_chain.bindings.tax_pool import MAX_CLAIMS, TaxShare
         from monetor_chain.sender import Sender
 
-        async with _network(network, deployments) as (chain, contracts):
+        async with attached(network, deployments) as (chain, contracts):
             pool = contracts.tax_pool
             sender = Sender(chain, signing_key(chain.chain_id, account, keystore))
             paid = address_named(beneficiary) if beneficiary else sender.address
@@ -200,7 +189,7 @@ def show(
     """Show what the pool holds and owes, and a distribution."""
 
     async def work() -> dict[str, object]:
-        async with _network(network, deployments) as (_, contracts):
+        async with attached(network, deployments) as (_, contracts):
             pool = contracts.tax_pool
             found: dict[str, object] = {
                 "epoch": await contracts.consensus.current_epoch(),
@@ -241,7 +230,7 @@ def roll_over(
     async def work() -> dict[str, object]:
         from monetor_chain.sender import Sender
 
-        async with _network(network, deployments) as (chain, contracts):
+        async with attached(network, deployments) as (chain, contracts):
             pool = contracts.tax_pool
             before = await pool.available()
             await pool.roll_over(
@@ -280,7 +269,7 @@ async def _planned(
 
     if epoch is not None and total is not None:
         return divide(listed, policy, epoch, total)
-    async with _network(network, deployments) as (_, contracts):
+    async with attached(network, deployments) as (_, contracts):
         return await _divide(contracts, listed, policy, epoch, total)
 
 

@@ -20,6 +20,7 @@ from web3 import AsyncHTTPProvider, AsyncWeb3
 
 from monetor_chain.accounts import DEV_BALANCE_WEI, DEV_ROLES, dev_address, dev_key
 from monetor_chain.chain import Chain
+from monetor_chain.devchain.node import Node
 from monetor_chain.embedded import CHAIN_ID, EmbeddedChain
 from monetor_chain.errors import ChainError, ChainUnavailable, PortInUse, RpcError
 from monetor_chain.precompile_probe import G1_ADD_PROBE, G1_MSM_PROBE, PAIRING_PROBE
@@ -241,6 +242,22 @@ def test_transactions_are_mined_soon_and_simultaneous_ones_share_blocks(shared_c
         assert len({receipt["blockNumber"] for receipt in receipts}) <= 2
 
     shared_chain.lend(work, speed=1.0)
+
+
+def test_no_receipt_is_there_before_its_block():
+    """Blocks are made in one thread and read in another: a reader that finds a receipt asks for
+    its block next."""
+
+    class Blocks(list):
+        def append(self, block):
+            assert not set(block.transactions) & set(node.receipts)
+            super().append(block)
+
+    node = Node(CHAIN_ID, 1_000, {bytes.fromhex(dev_address("client")[2:]): 10**18})
+    node.blocks = Blocks(node.blocks)
+    hash_ = node.submit(bytes.fromhex(signed("client", 0)[2:]))
+    assert node.mine(1_001).transactions == (hash_,)
+    assert node.receipts[hash_]["blockNumber"] == "0x1"
 
 
 def test_a_snapshot_brings_back_state_blocks_pool_and_clock(shared_chain):

@@ -317,3 +317,37 @@ def test_the_cheaper_offer_may_be_the_one_that_is_mined(embedded, monkeypatch):
         assert await stage.count() == 1
 
     on_stage(embedded, work)
+
+
+def test_a_receipt_counts_when_its_block_is_known(embedded):
+    """An endpoint of several nodes answers by one that is ahead, then by one that lags behind."""
+
+    class Ahead(Chain):
+        """Knows receipts at once, and the block that they name only when asked for it again."""
+
+        asked = 0
+
+        async def rpc(self, method, *params):
+            if method == "eth_getBlockByNumber" and params[0] == self.named:
+                Ahead.asked += 1
+                if Ahead.asked <= 3:
+                    return None
+            answer = await super().rpc(method, *params)
+            if method == "eth_getTransactionReceipt" and answer is not None:
+                self.named = answer["blockNumber"]
+            return answer
+
+        named = None
+
+    async def work():
+        async with await Ahead.connect(embedded.url) as chain:
+            snapshot = await chain.snapshot()
+            try:
+                sender = Sender(chain, dev_key("client"), timeout=20)
+                receipt = await sender.send(dev_address("nobody"), b"", gas=GAS, value=1)
+                assert receipt.timestamp == (await chain.block(receipt.block)).timestamp
+                assert Ahead.asked > 3
+            finally:
+                await chain.revert(snapshot)
+
+    asyncio.run(work())
