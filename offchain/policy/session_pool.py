@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""How many sessions a client keeps set up ahead of its circuits, and how long a wallet rests.
+"""How many sessions a client keeps set up ahead of its circuits.
 
 As many as the largest number of circuits that it opened within one minute of the last hour: what it
 did once it may do again, and a setup that waits for a circuit would show which circuit it is for.
@@ -8,7 +8,6 @@ did once it may do again, and a setup that waits for a circuit would show which 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 WINDOW_SECONDS = 60.0
@@ -60,12 +59,3 @@ def share(target: int, intermediaries: int) -> int:
     At least a circuit's two: its relays may both accept the same one only.
     """
     return max(FEWEST, -(-target // intermediaries))
-
-
-def pause(longest: float, draw: Callable[[], float]) -> float:
-    """Seconds, in U[0, `longest`], that a wallet rests between a close and its next setup, so that
-    the intermediary cannot tell by the time that both are one client's (section IV-C).
-
-    `draw` gives numbers in [0, 1); it must be the operating system's randomness.
-    """
-    return longest * draw()

@@ -39,6 +39,7 @@ from .messages import (
 from .moment import Moment, tip
 from .outbox import Done, Note, Outbox, Request, Tell
 from .records import Records, Table
+from .resting import begin_rest
 from .sessions import ClientPhase, ClientSession, Deadline, client_session, set_deadline
 from .wallet import EndUser, Paying, Renewing, Voiding
 
@@ -170,14 +171,15 @@ class Client(EndUserMachine):
                   ) -> Outbox:
         kind, _, key = conversation.partition(b":")
         if kind == b"session":
-            return self._on_session_reply(records, key, message)
+            return self._on_session_reply(records, moment, key, message)
         if kind == b"pay":
             return self._on_pay_reply(records, moment, int.from_bytes(key, "big"), message)
         if kind == b"pay-terms" and isinstance(message, PayTerms):
             return [Done(conversation), Note("pay-terms", str(message.t_p))]
         return super()._on_reply(records, moment, conversation, message)
 
-    def _on_session_reply(self, records: Records, terms_hash: bytes, message: Any) -> Outbox:
+    def _on_session_reply(self, records: Records, moment: Moment, terms_hash: bytes, message: Any
+                          ) -> Outbox:
         user = self.user_of_session(records, terms_hash)
         match message:
             case NanoRefundReply():
@@ -189,7 +191,10 @@ class Client(EndUserMachine):
             case RefundTokenReply():
                 return nano_close.on_client_refund(records, user, terms_hash, message)
             case WalletTokenReply():
-                return nano_close.on_client_wallet(records, user, terms_hash, message)
+                outbox = nano_close.on_client_wallet(records, user, terms_hash, message)
+                if outbox:
+                    begin_rest(records, moment, client_session(records, terms_hash).session.cid)
+                return outbox
         raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
 
     def _on_pay_reply(self, records: Records, moment: Moment, wpk_c: int, message: Any) -> Outbox:

@@ -112,6 +112,7 @@ class EndUserMachine:
     def __init__(self, user: EndUser, others: Sequence[EndUser] = ()) -> None:
         self.user = user
         self.others = tuple(others)
+        self._at: dict[int, EndUser] = {}
 
     # --- Intermediaries
 
@@ -124,12 +125,13 @@ class EndUserMachine:
 
     def user_of(self, records: Records, group: int) -> EndUser:
         """Who this party is at the intermediary of a group."""
-        if self.others:
+        if not self.others:
+            return self.user
+        if group not in self._at:
             found = establish.find_group(records, group)
-            for one in self.others:
-                if found is not None and establish.is_at(one, found):
-                    return one
-        return self.user
+            self._at[group] = next((one for one in self.others if found is not None
+                                    and establish.is_at(one, found)), self.user)
+        return self._at[group]
 
     def user_of_session(self, records: Records, terms_hash: bytes) -> EndUser:
         """Who this party is at the intermediary of a session."""

@@ -40,7 +40,7 @@ from .moment import Moment
 from .outbox import Done, Note, Outbox, Submit, Tell
 from .records import Records, Table
 from .sessions import Deadline, RelayPhase, RelaySession, relay_session, set_deadline
-from .wallet import EndUser, Idle, Proved, proved
+from .wallet import EndUser, Idle, Next, Proved, proved
 
 
 class Relay(EndUserMachine):
@@ -56,8 +56,8 @@ class Relay(EndUserMachine):
                 and self.user_of(records, one.cid >> 8) is wanted]
         return max(idle, key=lambda one: self.room(records, one)).cid if idle else None
 
-    def room(self, records: Records, wallet: Idle) -> int:
-        """How many base units a channel can still earn."""
+    def room(self, records: Records, wallet: Idle | Next) -> int:
+        """How many base units the channel of an idle wallet, or one to come, can still earn."""
         group = establish.group_of(records, wallet.cid)
         return nano_establish.relay_cap(group, self.user.tax_rate_bp) - wallet.balance
 

@@ -14,7 +14,6 @@ from offchain.policy.session_pool import (
     MOST,
     WINDOW_SECONDS,
     Demand,
-    pause,
     ready_sessions,
     share,
 )
@@ -78,8 +77,3 @@ def test_shares_cover_the_target_and_each_pays_a_circuit(target, intermediaries)
     found = share(target, intermediaries)
     assert found * intermediaries >= target and found >= 2
     assert found <= max(2, target)
-
-
-@given(st.floats(0, 1e6), st.floats(0, 1, exclude_max=True))
-def test_a_pause_is_the_drawn_share_of_the_longest(longest, drawn):
-    assert pause(longest, lambda: drawn) == longest * drawn
