@@ -172,7 +172,7 @@ class EndUserAgent:
             raise DirectoryError("the directory lists no intermediary that can be used")
         with store.transaction() as records:
             for router in sound:
-                known[router.key_hash] = _known(router)
+                known[router.key_hash] = self._known(router)
                 wallets.know_intermediary(records, known[router.key_hash])
         users = {key: self._user(one) for key, one in known.items()}
         self.chosen = [users[one.key_hash] for one in sound]
@@ -180,8 +180,14 @@ class EndUserAgent:
 
     def _user(self, known: KnownIntermediary) -> EndUser:
         return EndUser(self.account, self.role, IssuerPublicKey.decode(known.issuer),
-                       known.account, known.key_hash, self.access.ctx(known.key_hash),
+                       known.account, known.key_hash, known.ctx,
                        self.access.domain, self.access.deployment.tax_rate_bp)
+
+    def _known(self, router: Router) -> KnownIntermediary:
+        assert router.issuer is not None, "it has been checked"
+        return KnownIntermediary(
+            router.key_hash, self.access.ctx(router.key_hash), router.account,
+            router.info.nickname.encode(), router.issuer.encode())
 
     async def _listed(self, known: Collection[bytes]) -> list[Router]:
         """The intermediaries of the directory; waits until those that are wanted are there."""
@@ -417,12 +423,6 @@ def _named(listed: Sequence[Router], name: str) -> list[Router]:
     digits = name.lower().removeprefix("0x")
     return [one for one in listed if one.info.nickname == name
             or (len(digits) >= HASH_DIGITS and one.key_hash.hex().startswith(digits))]
-
-
-def _known(router: Router) -> KnownIntermediary:
-    assert router.issuer is not None, "it has been checked"
-    return KnownIntermediary(router.key_hash, router.account, router.info.nickname.encode(),
-                             router.issuer.encode())
 
 
 def random_amount(limit: int) -> int:

@@ -129,8 +129,11 @@ class EndUserMachine:
             return self.user
         if group not in self._at:
             found = establish.find_group(records, group)
-            self._at[group] = next((one for one in self.others if found is not None
-                                    and establish.is_at(one, found)), self.user)
+            if found is None:
+                return self.user
+            self._at[group] = next(
+                one for one in (*self.others, self.user)
+                if one is self.user or establish.is_at(found, one.ctx, one.intermediary))
         return self._at[group]
 
     def user_of_session(self, records: Records, terms_hash: bytes) -> EndUser:

@@ -110,10 +110,11 @@ def group_of(records: Records, cid: int) -> Group:
     return group
 
 
-def is_at(user: EndUser, group: Group) -> bool:
-    """Whether a group is with this user's intermediary: the hash that names it covers that."""
-    return group.group == group_id(user.ctx, user.account, user.intermediary, group.role,
-                                   group.deposit, group.fund, group.count, group.rho_e, group.rho_i)
+def is_at(group: Group, ctx: bytes, intermediary: bytes) -> bool:
+    """Whether a group is under the key of `ctx` and the account of this intermediary: the hash that
+    names a group covers both."""
+    return group.group == group_id(ctx, group.account, intermediary, group.role, group.deposit,
+                                   group.fund, group.count, group.rho_e, group.rho_i)
 
 
 def asked_intermediary(records: Records, conversation: bytes) -> bytes | None:

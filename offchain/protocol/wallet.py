@@ -54,6 +54,7 @@ class KnownIntermediary:
     """
 
     key_hash: B32
+    ctx: B32
     account: B20
     name: Blob
     issuer: Blob

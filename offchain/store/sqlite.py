@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -53,6 +54,14 @@ DELETE FROM records WHERE type = 'PendingGroup';
 """,
 }
 """What brings a store of a format to the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The network (32 bytes, see `Store`) and role that a store is for."""
+
+    network: bytes
+    role: str
 
 
 class StoreError(Exception):
@@ -301,8 +310,8 @@ class Store:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[tuple[Transaction, str]]:
-    """A store's records as they are at one moment, and its role, while its agent may be running.
+def reading(path: Path) -> Iterator[tuple[Transaction, Identity]]:
+    """A store's records as they are at one moment, and whose it is, while its agent may be running.
 
     Nothing can be written. `StoreError` if the file is none, or of another format.
     """
@@ -314,8 +323,8 @@ def reading(path: Path) -> Iterator[tuple[Transaction, str]]:
         # One transaction: what is read first and what last belongs to the same state.
         connection.execute("BEGIN")
         _check_format(path, connection)
-        role = str(connection.execute("SELECT role FROM identity").fetchone()[0])
-        yield Transaction(connection), role
+        yield Transaction(connection), Identity(
+            *connection.execute("SELECT network, role FROM identity").fetchone())
     except sqlite3.Error as error:
         raise StoreError(f"{path} cannot be read ({error})") from error
     finally:

@@ -20,7 +20,7 @@ from offchain.protocol.ledger import Resolve
 from offchain.protocol.moment import Tip
 from offchain.protocol.outbox import Done, Note, Request, Submit, Tell
 from offchain.protocol.records import MemoryRecords, Table, dump
-from offchain.store import Store, StoreError, reading
+from offchain.store import Identity, Store, StoreError, reading
 
 NETWORK = b"\x01" * 32
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,8 +207,8 @@ def test_others_can_read_while_the_party_writes(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     with store.transaction() as records:
         records.put(Table.META, b"tip", Tip(1, 1))
-    with reading(tmp_path / "store.sqlite") as (seen, role):
-        assert role == "client" and seen.get(Table.META, b"tip") == Tip(1, 1)
+    with reading(tmp_path / "store.sqlite") as (seen, identity):
+        assert identity == Identity(NETWORK, "client") and seen.get(Table.META, b"tip") == Tip(1, 1)
         with store.transaction() as records:
             records.put(Table.META, b"tip", Tip(2, 2))
         assert seen.get(Table.META, b"tip") == Tip(1, 1)
