@@ -83,22 +83,23 @@ def _of_session(records: Records, change: Change) -> Iterable[Entry]:
         was = before.phase if isinstance(before, ClientSession) else ClientPhase.REQUESTED
         price = -after.session.terms.delta_c
         n = after.session.terms.n
-        if was < ClientPhase.READY <= after.phase < ClientPhase.CLOSED:
+        if after.phase is ClientPhase.READY is not was:
             yield Entry("set-up", change.key, n, n * price)
-        if was < ClientPhase.ACTIVE <= after.phase < ClientPhase.CLOSED:
+        if after.phase is ClientPhase.ACTIVE is not was:
             yield Entry("established", change.key, n, n * price)
-        if after.phase is ClientPhase.CLOSED and was is not ClientPhase.CLOSED:
+        if after.phase is ClientPhase.CLOSED is not was:
             paid = after.session.saturated + n * price - _balance(records, after.session.cid)
-            yield Entry("paid", change.key, paid // price, paid)
+            yield Entry("paid" if paid else "unused", change.key, paid // price, paid)
     elif isinstance(after, RelaySession):
         was_relay = before.phase if isinstance(before, RelaySession) else RelayPhase.REQUESTED
         terms = after.session.terms
-        if was_relay < RelayPhase.ACTIVE <= after.phase < RelayPhase.CLOSED:
+        if after.phase is RelayPhase.ACTIVE is not was_relay:
             yield Entry("established", change.key, terms.n, terms.n * terms.delta_r)
-        if after.phase is RelayPhase.CLOSED and was_relay is not RelayPhase.CLOSED:
+        if after.phase is RelayPhase.CLOSED is not was_relay:
             opening = after.session.saturated - terms.n * terms.delta_r
             earned = _balance(records, after.session.cid) - opening
-            yield Entry("earned", change.key, earned // terms.delta_r, earned)
+            yield Entry("earned" if earned else "unused", change.key, earned // terms.delta_r,
+                        earned)
 
 
 def _balance(records: Records, cid: int) -> int:
