@@ -63,9 +63,9 @@ def worth(records: Records, wallet: Wallet) -> Worth:
             return Worth(available=wallet.balance)
         case Spending() | Paying() | Voiding():
             return Worth(locked=wallet.idle.balance)
-        case InSession():
+        case InSession() | Closing():
             return Worth(locked=held_in_session(records, wallet.session))
-        case Closing() | Renewing():
+        case Renewing():
             return Worth(locked=wallet.next.balance)
         case CashingOut():
             return Worth(pending=wallet.idle.balance)

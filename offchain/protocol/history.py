@@ -16,7 +16,7 @@ from .establish import Group, GroupPhase
 from .guard import EarningGuard, PaidGuard
 from .records import Records, Table, key248
 from .sessions import ClientPhase, ClientSession, RelayPhase, RelaySession
-from .wallet import CashingOut, Idle, Paying, Posted, Renewing, Settled, channel_of
+from .wallet import CashingOut, Paying, Posted, Renewing, Settled, channel_of, proved
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,34 +78,42 @@ def _of_group(before: Any, after: Group) -> Iterable[Entry]:
 
 
 def _of_session(records: Records, change: Change) -> Iterable[Entry]:
+    """A session is paid, or earned, when the refund token of its balance is there, or when it goes
+    to the ledger; there it may be settled at fewer payments than were sent, which `paid-out` tells.
+    """
     before, after = change.before, change.after
     if isinstance(after, ClientSession):
         was = before.phase if isinstance(before, ClientSession) else ClientPhase.REQUESTED
-        price = -after.session.terms.delta_c
-        n = after.session.terms.n
+        terms = after.session.terms
+        price = -terms.delta_c
         if after.phase is ClientPhase.READY is not was:
-            yield Entry("set-up", change.key, n, n * price)
+            yield Entry("set-up", change.key, terms.n, terms.n * price)
         if after.phase is ClientPhase.ACTIVE is not was:
-            yield Entry("established", change.key, n, n * price)
-        if after.phase is ClientPhase.CLOSED is not was:
-            paid = after.session.saturated + n * price - _balance(records, after.session.cid)
+            yield Entry("established", change.key, terms.n, terms.n * price)
+        if after.phase is ClientPhase.REVOKED is not was:
+            paid = after.session.saturated + terms.n * price - _renewed(records, after.session.cid)
             yield Entry("paid" if paid else "unused", change.key, paid // price, paid)
+        if after.phase is ClientPhase.ON_LEDGER and after.sent and was < ClientPhase.REVOKED:
+            yield Entry("paid", change.key, after.sent, after.sent * price)
     elif isinstance(after, RelaySession):
         was_relay = before.phase if isinstance(before, RelaySession) else RelayPhase.REQUESTED
         terms = after.session.terms
         if after.phase is RelayPhase.ACTIVE is not was_relay:
             yield Entry("established", change.key, terms.n, terms.n * terms.delta_r)
-        if after.phase is RelayPhase.CLOSED is not was_relay:
+        if after.phase is RelayPhase.REVOKED is not was_relay:
             opening = after.session.saturated - terms.n * terms.delta_r
-            earned = _balance(records, after.session.cid) - opening
+            earned = _renewed(records, after.session.cid) - opening
             yield Entry("earned" if earned else "unused", change.key, earned // terms.delta_r,
                         earned)
+        k = proved(records, change.key).k
+        if after.phase is RelayPhase.ON_LEDGER and k and was_relay < RelayPhase.REVOKED:
+            yield Entry("earned", change.key, k, k * terms.delta_r)
 
 
-def _balance(records: Records, cid: int) -> int:
+def _renewed(records: Records, cid: int) -> int:
     wallet = records.get(Table.WALLET, key248(cid))
-    assert isinstance(wallet, Idle), "the step that ends a session leaves its wallet idle"
-    return wallet.balance
+    assert isinstance(wallet, Renewing), "the step that revokes a session renews its wallet"
+    return wallet.next.balance
 
 
 def _of_wallet(records: Records, change: Change) -> Iterable[Entry]:

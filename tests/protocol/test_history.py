@@ -75,10 +75,10 @@ def unsettled(node: Node) -> int:
     total = 0
     for key, one in node.records.scan(Table.SESSION):
         if isinstance(one, ClientSession) and one.phase in range(
-                ClientPhase.ACTIVE, ClientPhase.CLOSING):
+                ClientPhase.ACTIVE, ClientPhase.REVOKED):
             total += one.sent * PRICE
         if isinstance(one, RelaySession) and one.phase in range(
-                RelayPhase.ACTIVE, RelayPhase.CLOSING):
+                RelayPhase.ACTIVE, RelayPhase.REVOKED):
             total += proved(node.records, key).k * DELTA_R
     return total
 
@@ -95,12 +95,10 @@ def test_what_was_escrowed_is_held_paid_or_paid_out(watched: World) -> None:
         for node, sign in ((world.c, -1), (world.r, 1), (world.e, 1)):
             assert not any(isinstance(one, Posted) for one in all_wallets(node.records))
             moved = (book.total(node, "paid") + book.total(node, "earned")) * sign
-            if not any(isinstance(one, ClientSession | RelaySession) and one.phase.name in (
-                    "CLOSING", "REVOKED") for _, one in node.records.scan(Table.SESSION)):
-                assert holdings(node, {}) == (escrowed[node.name] + moved
-                                              + book.total(node, "hidden-payment")
-                                              + unsettled(node) * sign)
-                checked += 1
+            assert holdings(node, {}) == (escrowed[node.name] + moved
+                                          + book.total(node, "hidden-payment")
+                                          + unsettled(node) * sign)
+            checked += 1
 
     escrowed = {node.name: holdings(node, {}) for node in (world.c, world.r, world.e)}
     world.on_step = check
@@ -139,12 +137,13 @@ def test_opening_escrows_and_a_dispute_pays_out(watched: World) -> None:
     world.session(5, cid)
     world.i.alive = False
     world.settle(cid)
-    claimed, paid_out = book.found["C"][-2:]
+    paid, claimed, paid_out = book.found["C"][-3:]
+    assert (paid.what, paid.count, paid.amount) == ("paid", 5, 5 * PRICE)
     assert (claimed.what, paid_out.what) == ("claimed", "paid-out")
     assert claimed.subject == paid_out.subject == key248(cid)
     balance = world.c.wallet(cid)
     assert isinstance(balance, Settled)
-    assert claimed.amount == paid_out.amount == balance.amount
+    assert claimed.amount == paid_out.amount == balance.amount == CLIENT_DEPOSIT - 5 * PRICE
 
 
 def test_what_is_never_funded_is_reclaimed(watched: World) -> None:
