@@ -11,6 +11,7 @@ import pytest
 from monetor_chain.accounts import dev_key
 from monetor_chain.audit import audit
 from monetor_chain.parameters import DEMO
+from offchain.agents import paid_circuit
 from offchain.agents.client import ClientAgent
 from offchain.agents.relay import RelayAgent
 from offchain.agents.wallet_report import read_report
@@ -146,6 +147,36 @@ def test_a_circuit_that_is_ready_is_handed_out_once(short):
         await client.close_sessions()
         assert first.circuit.closed and second.circuit.closed
         assert client.paid._ready == [] or client.paid._ready[0][1].circuit.closed
+
+    short.run(work())
+    assert client.engine.tasks.failure is None
+
+
+def test_sessions_are_replaced_before_they_expire(short, monkeypatch):
+    """Used ones by the next on their hop, although no cell passes; unused ones by fresh ones."""
+    network = short.network
+    client = network.client
+
+    async def work():
+        await client.open_channels(deposit=COST, fund=0, count=8)
+        await client.prepare_sessions(2)
+        paid = await client.build_circuit()
+        assert not any(hop.next for hop in paid.hops)
+        await client.prepare_sessions(2)
+        client.keep_ready(deposit=0)
+        await asyncio.sleep(1)
+        assert not any(hop.next for hop in paid.hops), "there is time"
+        monkeypatch.setattr(paid_circuit, "SUCCEED_BEFORE", 10**6)
+        await until(lambda: all(hop.next for hop in paid.hops[1:]))
+        await paid.circuit.close()
+        await until(lambda: len(client.pool.ready()) >= 2)
+        old = client.pool.ready()
+        monkeypatch.setattr(client.pool, "_latest", lambda: 10**12)
+        await until(lambda: not {key for key, one in client._sessions()
+                                 if one.phase is ClientPhase.READY} & set(old))
+        monkeypatch.undo()
+        await until(lambda: len(client.pool.ready()) >= 2)
+        await client.close_sessions()
 
     short.run(work())
     assert client.engine.tasks.failure is None
