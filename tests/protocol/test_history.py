@@ -10,13 +10,23 @@ from typing import Any
 import pytest
 
 from monetor_chain.parameters import DEMO
+from offchain.protocol import messages as m
 from offchain.protocol.balances import Worth, worth
 from offchain.protocol.history import Change, Entry, entries
 from offchain.protocol.records import Records, Table, key248
 from offchain.protocol.resting import rests_until
 from offchain.protocol.sessions import ClientPhase, ClientSession, RelayPhase, RelaySession
 from offchain.protocol.wallet import Idle, Posted, Settled, all_wallets, proved
-from tests.protocol.world import CLIENT_DEPOSIT, DELTA_R, MU, PAY_FEE, PRICE, Node, World
+from tests.protocol.world import (
+    CLIENT_DEPOSIT,
+    DELTA_R,
+    MU,
+    PAY_FEE,
+    PRICE,
+    Node,
+    Parcel,
+    World,
+)
 
 
 class Chronicle:
@@ -191,7 +201,14 @@ def test_a_pause_is_on_disk_with_the_close_and_not_drawn_again(world: World) -> 
     """A restart finds the deadline as it was; a repeated reply does not move it."""
     cid = world.c.cids()[0]
     world.parameters[DEMO.epoch_at(world.now)] = _resting(30)
-    world.fault = lambda parcel: (parcel, parcel) if parcel.kind == "reply" else (parcel,)
+    replies: list[Any] = []
+
+    def keep(parcel: Parcel) -> tuple[Parcel, ...]:
+        if parcel.kind == "reply" and parcel.target == "C":
+            replies.append(parcel.item)
+        return (parcel,)
+
+    world.fault = keep
     terms_hash = world.session(0, cid)
     world.close_relay(terms_hash)
     seen = []
@@ -200,6 +217,11 @@ def test_a_pause_is_on_disk_with_the_close_and_not_drawn_again(world: World) -> 
     world.close_client(terms_hash)
     world.crash(world.c)
     world.run()
+    world.on_step()
+    conversation, pcmd, payload = replies[-1]
+    assert pcmd == m.WalletTokenReply.PCMD
+    world.act(world.c, lambda records, moment: world.c.machine.on_reply(
+        records, moment, conversation, pcmd, payload))
     world.on_step()
     assert all(bool(until) == idle for idle, until in seen)
     assert len({until for idle, until in seen if idle}) == 1
