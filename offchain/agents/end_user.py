@@ -172,8 +172,10 @@ class EndUserAgent:
             raise DirectoryError("the directory lists no intermediary that can be used")
         with store.transaction() as records:
             for router in sound:
-                known[router.key_hash] = self._known(router)
-                wallets.know_intermediary(records, known[router.key_hash])
+                # What was checked once is not replaced by what the directory says now.
+                if router.key_hash not in known:
+                    known[router.key_hash] = self._known(router)
+                    wallets.know_intermediary(records, known[router.key_hash])
         users = {key: self._user(one) for key, one in known.items()}
         self.chosen = [users[one.key_hash] for one in sound]
         return [*self.chosen, *(one for one in users.values() if one not in self.chosen)]
@@ -290,18 +292,33 @@ class EndUserAgent:
     async def have_channels(self, *, deposit: int, fund: int, count: int, timeout: float = 120
                             ) -> None:
         """Have channels that can be used, at every chosen intermediary: those there are, those
-        whose opening a crash has interrupted, or else a new group."""
+        whose opening a crash has interrupted, or else a new group.
+
+        An intermediary that opens none does not matter while another one does; `ProtocolError` or
+        `TimeoutError` of the first if none does.
+        """
+        failures: list[ProtocolError | TimeoutError] = []
         for user in self.chosen:
-            if not self._group_is_asked_for(user) and all(
-                    isinstance(one, Claiming | Posted | Settled) or self._will_not_open(one)
-                    for one in self.wallets_at(user)):
-                await self.open_channels(deposit=deposit, fund=fund, count=count, timeout=timeout,
-                                         user=user)
+            try:
+                await self._have_channels_at(user, deposit, fund, count, timeout)
+            except (ProtocolError, TimeoutError) as error:
+                self._log.warning("no channels at an intermediary", reason=str(error))
+                failures.append(error)
+        if failures and len(failures) == len(self.chosen):
+            raise failures[0]
+
+    async def _have_channels_at(self, user: EndUser, deposit: int, fund: int, count: int,
+                                timeout: float) -> None:
+        if not self._group_is_asked_for(user) and all(
+                isinstance(one, Claiming | Posted | Settled) or self._will_not_open(one)
+                for one in self.wallets_at(user)):
+            await self.open_channels(deposit=deposit, fund=fund, count=count, timeout=timeout,
+                                     user=user)
 
         def opened(records: Records) -> bool:
-            return not self._group_is_asked_for() and not any(
+            return not self._group_is_asked_for(user) and not any(
                 isinstance(one, Establishing) and not self._will_not_open(one)
-                for one in wallets.all_wallets(records))
+                for one in self.wallets_at(user))
 
         await self.engine.until(opened, timeout, "end of the opening of channels")
 
@@ -311,10 +328,9 @@ class EndUserAgent:
         return [one for one in wallets.all_wallets(records) if self.engine.machine.user_of(
             records, wallets.channel_of(one) >> 8) == user]
 
-    def _group_is_asked_for(self, user: EndUser | None = None) -> bool:
-        return any(one.conversation.startswith(b"group:")
-                   and (user is None or establish.asked_intermediary(
-                       self.records(), one.conversation) == user.key_hash)
+    def _group_is_asked_for(self, user: EndUser) -> bool:
+        return any(one.conversation.startswith(b"group:") and user.key_hash
+                   == establish.asked_intermediary(self.records(), one.conversation)
                    for one in self.engine.store.read().requests())
 
     def _will_not_open(self, wallet: Wallet) -> bool:

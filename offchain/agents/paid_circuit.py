@@ -72,6 +72,8 @@ class Hop:
     index: int
     name: str
     credit: Credit
+    accepted: tuple[bytes, ...] = ()
+    """The intermediaries that the relay is paid through, by the hashes of their keys."""
     session: bytes = b""
     next: bytes = b""
     refused: bool = False
@@ -88,7 +90,8 @@ class PaidCircuit:
         self._log = structlog.get_logger(agent.nickname)
         consensus = agent.consensus
         self.hops = [Hop(index, name, Credit(consensus.cells_per_payment,
-                                             consensus.initial_credit))
+                                             consensus.initial_credit),
+                         consensus.accepted_by(circuit.hops[index]))
                      for index, name in enumerate(HOPS)]
         self._accepted: dict[bytes, asyncio.Future[bool]] = {}
         self._payout: asyncio.Future[bytes] | None = None
@@ -116,8 +119,7 @@ class PaidCircuit:
 
     async def _establish(self, hop: Hop) -> bytes:
         agent = self._agent
-        terms_hash = await agent.pool.take(agent.consensus.accepted_by(
-            self.circuit.hops[hop.index]))
+        terms_hash = await agent.pool.take(hop.accepted)
         try:
             if self.circuit.closed:
                 raise TransportError("the circuit is closed")

@@ -122,6 +122,7 @@ class SessionPool:
         self._demand = Demand()
         self._taken: set[bytes] = set()
         self._not_before = 0.0
+        self._keeping = False
 
     # --- What there is
 
@@ -196,13 +197,17 @@ class SessionPool:
                 f"up after {timeout:.0f} s; does the intermediary answer?") from None
 
     def _require_hope(self, found: Sequence[Survey]) -> None:
-        if not any(one.supply().total for one in found) and not self._opening():
+        if not any(one.supply().total for one in found) and not self._opening() and not (
+                self._keeping and self._may_open(found[0].cost)):
             raise ProtocolError(f"no idle wallet holds the {found[0].cost} units that a session "
                                 "can cost")
 
     def _opening(self) -> bool:
         return self._agent.engine.tasks.running(OPENING) or any(
             isinstance(one, Establishing) for one in self._agent.wallets())
+
+    def _may_open(self, cost: int) -> bool:
+        return self.deposit >= cost and time.monotonic() >= self._not_before
 
     # --- Taking
 
@@ -249,14 +254,21 @@ class SessionPool:
 
     async def keep(self) -> None:
         """Keep as many sessions ready as the demand asks for, for as long as this runs."""
+        self._keeping = True
+        try:
+            await self._keep()
+        finally:
+            self._keeping = False
+
+    async def _keep(self) -> None:
         while True:
             self._close_old()
             chosen = self._agent.chosen
             for user in chosen:
                 wanted = share(self.target, len(chosen))
                 found = self.set_up(user, wanted)
-                if (runs_out(found.supply(), wanted) and self.deposit >= found.cost
-                        and time.monotonic() >= self._not_before and not self._opening()):
+                if (runs_out(found.supply(), wanted) and self._may_open(found.cost)
+                        and not self._opening()):
                     self._agent.engine.tasks.start(OPENING, self._open_group(user, wanted))
             await asyncio.sleep(KEEP_SECONDS)
 

@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
 GUARD_PRIVATE_KEY = "MONETOR_GUARD_PRIVATE_KEY"
 
-PAID_BY_SESSION = 2
-"""Hops of a circuit that sessions pay: middle and exit."""
-
 
 def run(
     url: Annotated[str | None, typer.Argument(help="What to download.")] = None,
@@ -142,7 +139,7 @@ async def _download(agent: ClientAgent, url: str, meter: Meter) -> dict[str, obj
     """Download, and close the sessions however that ends: a lost download is no lost money."""
     try:
         meter.step("setting up sessions and building a paid circuit")
-        await agent.prepare_sessions(PAID_BY_SESSION)
+        await agent.paid.open()
         meter.step(f"downloading {url}")
         found = await agent.download(url, meter.progress)
     finally:

@@ -14,14 +14,17 @@ from tests.end_to_end.parties import DELTA_R, PRICE, RELAYS, TOKENS, Parties
 SIZE = 2 * 1024 * 1024
 SLOW = 300 * 1024
 SECOND = "intermediary2"
-ACCEPTED = {"guard": ("intermediary", SECOND), "middle": ("intermediary",), "exit": (SECOND,)}
+BOTH = ("intermediary", SECOND)
+ONE_EACH = {"guard": BOTH, "middle": ("intermediary",), "exit": (SECOND,)}
 
 
 class TwoIntermediaries(Parties):
-    """The middle accepts the first intermediary only, the exit the second."""
+    """`accepted` names the intermediaries of each relay; by default those of middle and exit are
+    not the same."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, accepted=None):
         super().__init__(folder, tokens=TOKENS | {SECOND: TOKENS["intermediary"]})
+        self.accepted = accepted or ONE_EACH
 
     def start_intermediary(self, dies=()):
         process = super().start_intermediary(dies)
@@ -30,7 +33,7 @@ class TwoIntermediaries(Parties):
         return process
 
     def start_relay(self, name, wait=True, dies=()):
-        named = [word for one in ACCEPTED[name] for word in ("--intermediary", one)]
+        named = [word for one in self.accepted[name] for word in ("--intermediary", one)]
         process = self.run(name, "run_relay", name, *RELAYS[name], *named, dies=dies)
         if wait:
             process.wait_for_facts()
@@ -115,6 +118,22 @@ def test_a_killed_client_keeps_its_pool(tmp_path):
         assert ready & known, "what was ready before the kill was used after it"
         assert len(wallet["groups"]) == 2, "nothing was lost, so nothing more was opened"
         parties.check_accounts(parties.settle())
+
+
+@pytest.mark.long
+def test_an_intermediary_that_dies_stops_nobody_who_has_another(tmp_path):
+    with FileServer(SIZE, per_second=SLOW) as server, TwoIntermediaries(
+            tmp_path, dict.fromkeys(RELAYS, BOTH)) as parties:
+        client = parties.start_client(server.url, "--sessions", "2", "--channels", "4")
+        assert client.end(150) == 0, client.said()
+        parties.processes[SECOND].kill()
+        client = parties.start_client(server.url, "--sessions", "2", "--channels", "4")
+        assert client.end(250) == 0, client.said()
+        assert client.facts()[-1]["sha256"] == server.sha256
+        wallet = parties.wallet("client")
+        assert adds_up(wallet)
+        # What the pool began at the dead one was claimed, or will be; nothing of it is lost.
+        assert not wallet["sessions"]
 
 
 def ready_sessions(wallet):
