@@ -72,6 +72,8 @@ class Hop:
     index: int
     name: str
     credit: Credit
+    accepted: tuple[bytes, ...] = ()
+    """The intermediaries that the relay is paid through, by the hashes of their keys."""
     session: bytes = b""
     next: bytes = b""
     refused: bool = False
@@ -88,7 +90,8 @@ class PaidCircuit:
         self._log = structlog.get_logger(agent.nickname)
         consensus = agent.consensus
         self.hops = [Hop(index, name, Credit(consensus.cells_per_payment,
-                                             consensus.initial_credit))
+                                             consensus.initial_credit),
+                         consensus.accepted_by(circuit.hops[index]))
                      for index, name in enumerate(HOPS)]
         self._accepted: dict[bytes, asyncio.Future[bool]] = {}
         self._payout: asyncio.Future[bytes] | None = None
@@ -116,7 +119,7 @@ class PaidCircuit:
 
     async def _establish(self, hop: Hop) -> bytes:
         agent = self._agent
-        terms_hash = await agent.take_session()
+        terms_hash = await agent.pool.take(hop.accepted)
         try:
             if self.circuit.closed:
                 raise TransportError("the circuit is closed")
@@ -131,7 +134,7 @@ class PaidCircuit:
             agent.end_session(terms_hash)
             raise
         finally:
-            agent.release(terms_hash)
+            agent.pool.release(terms_hash)
         agent.engine.measured.add("nano_offer", (time.monotonic() - started) * 1e3, 2)
         return terms_hash
 
@@ -258,6 +261,11 @@ class PaidCircuit:
                 self._log.info("a payment is not made", hop=hop.name, reason=str(error))
                 break
         self._look_ahead(hop)
+
+    def look_ahead(self) -> None:
+        """Have the next session of every hop that needs one, also while no cell passes."""
+        for hop in self.hops:
+            self._look_ahead(hop)
 
     def _affordable(self, hop: Hop) -> int:
         if not hop.session:
