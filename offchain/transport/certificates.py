@@ -11,6 +11,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -86,12 +87,24 @@ class Ed25519Cert:
             raise ProtocolViolation(f"certificate of type {self.kind}: bad signature") from error
 
 
-def encode_ed25519_cert(kind: CertType, key_type: int, key: bytes, signer: Ed25519PrivateKey, *,
+class Signer(Protocol):
+    """An Ed25519 private key, however it came about."""
+
+    def sign(self, data: bytes, /) -> bytes:
+        """64 bytes of signature."""
+
+
+def encode_ed25519_cert(kind: CertType, key_type: int, key: bytes, signer: Signer, *,
                         now: float, name_signer: bool = False) -> bytes:
-    """A certificate by `signer` over a 32-byte key or digest, valid for about six weeks."""
+    """A certificate by `signer` over a 32-byte key or digest, valid for about six weeks.
+
+    `name_signer`: with the signer's public key, for an `Ed25519PrivateKey` only.
+    """
     expires = int(now) // _HOUR + _LIFETIME_HOURS
     extension = b"\0"
     if name_signer:
+        if not isinstance(signer, Ed25519PrivateKey):
+            raise TypeError("only an Ed25519PrivateKey can be named")
         extension = (b"\1" + struct.pack(">HBB", 32, _EXT_SIGNING_KEY, 0)
                      + signer.public_key().public_bytes_raw())
     body = struct.pack(">BBIB", 1, kind, expires, key_type) + key + extension

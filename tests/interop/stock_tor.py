@@ -17,6 +17,8 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.request
+import zlib
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -55,7 +57,7 @@ PublishServerDescriptor 0
 RefuseUnknownExits 0
 DirAuthority none orport=1 v3ident={NOBODY} {HOST}:2 {NOBODY}
 """
-# Two-second rounds of votes every ten seconds, and flags for everybody.
+# A vote every ten seconds, and flags for everybody.
 AUTHORITY = """
 SocksPort 0
 AuthoritativeDirectory 1
@@ -140,7 +142,8 @@ class Tor:
                 raise TorError(f"{self.name}: no {what} in {patience:.0f} s:\n{self.log()[-3000:]}")
             time.sleep(0.05)
 
-    def listening(self) -> bool:
+    def ready(self) -> bool:
+        """Whether it takes connections."""
         with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), 1):
             return True
         return False
@@ -164,6 +167,11 @@ class StockRelay(Tor):
         super().__init__(folder, name, RELAY + network + more)
         self._settings += f"ORPort {HOST}:{self.port}\n"
 
+    def ready(self) -> bool:
+        """Whether it takes connections and has its keys, which comes later."""
+        return super().ready() and all((self.folder / "keys" / name).exists() for name in (
+            "secret_id_key", "secret_onion_key_ntor", "ed25519_master_id_public_key"))
+
     @property
     def info(self) -> RouterInfo:
         """What a client needs of it, read from its key files."""
@@ -176,6 +184,98 @@ class StockRelay(Tor):
                           onion[32:64])
 
 
+class StockAuthority(Tor):
+    """A directory authority that votes alone. `lines` are what its network's members need."""
+
+    def __init__(self, folder: Path, name: str = "authority") -> None:
+        super().__init__(folder, name, AUTHORITY)
+        self.directory_port = free_port()
+        keys = self.folder / "keys"
+        keys.mkdir(mode=0o700)
+        self._run("tor-gencert", "--create-identity-key", "--passphrase-fd", "0", "-m", "12",
+                  "-a", f"{HOST}:{self.directory_port}",
+                  "-i", str(keys / "authority_identity_key"),
+                  "-s", str(keys / "authority_signing_key"),
+                  "-c", str(keys / "authority_certificate"))
+        found = re.search(r"^fingerprint (\w+)$", (keys / "authority_certificate").read_text(),
+                          re.MULTILINE)
+        assert found is not None
+        self.v3_identity = bytes.fromhex(found[1])
+        listed = self._run(
+            "tor", "--quiet", "--list-fingerprint", "--orport", str(self.port), "--datadirectory",
+            str(self.folder), "--nickname", name, "--dirserver", f"x {HOST}:1 {NOBODY}",
+            "--ignore-missing-torrc", "-f", str(self.folder / "none"))
+        own = listed.splitlines()[-1].split(" ", 1)[1].replace(" ", "")
+        self.lines = (f"DirAuthority {name} orport={self.port} no-v2 v3ident={found[1]} "
+                      f"{HOST}:{self.directory_port} {own}\n")
+        self._settings += (f"ORPort {HOST}:{self.port}\nDirPort {HOST}:{self.directory_port}\n"
+                           + self.lines)
+
+    @staticmethod
+    def _run(*command: str) -> str:
+        done = subprocess.run(command, input="passphrase\n", capture_output=True, text=True,
+                              timeout=PATIENCE)
+        if done.returncode:
+            raise TorError(f"{command[0]} failed: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def consensus(self) -> str:
+        """The latest consensus, empty while there is none."""
+        with contextlib.suppress(OSError), urllib.request.urlopen(
+                f"http://{HOST}:{self.directory_port}/tor/status-vote/current/consensus",
+                timeout=5) as answer:
+            return zlib_or_plain(answer.read()).decode()
+        return ""
+
+
+def zlib_or_plain(data: bytes) -> bytes:
+    return zlib.decompress(data) if data[:1] == b"\x78" else data
+
+
+class StockClient(Tor):
+    """A stock client. `socks_port` is where it takes SOCKS5."""
+
+    def __init__(self, folder: Path, name: str, network: str, more: str = "") -> None:
+        self.socks_port = free_port()
+        super().__init__(folder, name, f"SocksPort {HOST}:{self.socks_port}\n"
+                         "ConfluxEnabled 0\nUseEntryGuards 1\nPathsNeededToBuildCircuits 0.67\n"
+                         f"{network}{more}")
+        self.port = self.socks_port
+
+    def bootstrapped(self) -> bool:
+        return "Bootstrapped 100%" in self.log()
+
+    async def connect(self, command: int, host: str, port: int
+                      ) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
+        """Speak SOCKS5: command 1 connects, 0xF0 is Tor's RESOLVE; the answer's address first.
+
+        TorError with the reply code when the client refuses.
+        """
+        reader, writer = await asyncio.open_connection(HOST, self.socks_port)
+        writer.write(b"\5\1\0")
+        assert await reader.readexactly(2) == b"\5\0"
+        name = host.encode()
+        writer.write(bytes([5, command, 0, 3, len(name)]) + name + port.to_bytes(2, "big"))
+        head = await reader.readexactly(4)
+        address = await reader.readexactly({1: 4, 4: 16}[head[3]])
+        await reader.readexactly(2)
+        if head[1]:
+            writer.close()
+            raise TorError(f"{self.name}: SOCKS says {head[1]}\n{self.log()[-1500:]}")
+        return address, reader, writer
+
+    async def fetch(self, port: int) -> bytes:
+        """A file of the server at that port, through a circuit of the client's own choice."""
+        _, reader, writer = await self.connect(1, HOST, port)
+        try:
+            writer.write(b"GET / HTTP/1.0\r\n\r\n")
+            head, _, body = (await reader.read(-1)).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.0 200"), head[:200]
+            return body
+        finally:
+            writer.close()
+
+
 @contextlib.contextmanager
 def running(*processes: Tor):
     """Start processes, wait until they listen, and end them by their ids."""
@@ -183,7 +283,7 @@ def running(*processes: Tor):
         for one in processes:
             one.start()
         for one in processes:
-            one.wait(one.listening, "open port")
+            one.wait(one.ready, "open port")
         yield
     finally:
         for one in processes:
