@@ -35,7 +35,7 @@ async def publish_descriptor(authority: tuple[str, int], descriptor: str) -> Non
     host, port = authority
     try:
         async with aiohttp.ClientSession(timeout=_PATIENCE) as session, \
-                session.post(f"http://{host}:{port}/tor/", data=descriptor.encode()) as response:
+                session.post(_url(host, port, "/tor/"), data=descriptor.encode()) as response:
             if response.status != 200:
                 raise DirectoryError(f"the authority at {host}:{port} refuses the descriptor: "
                                      f"{response.status} {response.reason}")
@@ -80,7 +80,7 @@ async def _get(session: aiohttp.ClientSession, server: tuple[str, int], path: st
     host, port = server
     found = bytearray()
     try:
-        async with session.get(f"http://{host}:{port}{path}") as response:
+        async with session.get(_url(host, port, path)) as response:
             if response.status != 200:
                 raise DirectoryError(f"the directory at {host}:{port} has no {path}: "
                                      f"{response.status} {response.reason}")
@@ -91,6 +91,10 @@ async def _get(session: aiohttp.ClientSession, server: tuple[str, int], path: st
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         raise _no_answer(host, port, error) from error
     return bytes(found)
+
+
+def _url(host: str, port: int, path: str) -> str:
+    return f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
 
 
 def _no_answer(host: str, port: int, error: Exception) -> DirectoryError:
