@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from pathlib import Path
 
@@ -50,6 +51,7 @@ class OurRelay:
         self._directory = directory
 
     async def start(self) -> None:
+        """Listen; from then on there are `router` and `info`."""
         self.router = OnionRouter(self.identity, exit_policy=POLICY, hooks=self.hooks,
                                   directory=self._directory)
         self.info = self.identity.info(self.name, HOST, await self.router.start(HOST))
@@ -74,21 +76,18 @@ class PrivateNetwork:
         self._processes = running(self.authority, *self.stock)
 
     async def __aenter__(self) -> PrivateNetwork:
-        await asyncio.to_thread(self._processes.__enter__)
-        try:
+        async with contextlib.AsyncExitStack() as opened:
+            await asyncio.to_thread(opened.enter_context, self._processes)
             for one in self.ours:
                 await one.start()
+                opened.push_async_callback(one.router.stop)
                 await publish_descriptor(self.directory, one.descriptor(self.paid))
             await self._all_listed()
-        except BaseException:
-            await self.__aexit__(None, None, None)
-            raise
+            self._opened = opened.pop_all()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        for one in self.ours:
-            await one.router.stop()
-        await asyncio.to_thread(self._processes.__exit__, None, None, None)
+        await self._opened.aclose()
 
     async def _all_listed(self) -> None:
         """Wait for a consensus that lists everybody as running, with a bandwidth."""

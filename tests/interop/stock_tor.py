@@ -42,8 +42,11 @@ ShutdownWaitLength 0
 ContactInfo nobody
 AvoidDiskWrites 1
 """
+# A stock exit refuses streams from relays that its own consensus does not list, and it may fetch
+# that a minute after the clients have theirs: the rig does not wait for it.
 RELAY = """
 SocksPort 0
+RefuseUnknownExits 0
 ExitRelay 1
 ExitPolicy accept 127.0.0.0/8:*
 ExitPolicyRejectPrivate 0
@@ -54,7 +57,6 @@ ServerDNSTestAddresses
 # A relay without a network: nobody ever answers as its authority.
 ALONE = f"""
 PublishServerDescriptor 0
-RefuseUnknownExits 0
 DirAuthority none orport=1 v3ident={NOBODY} {HOST}:2 {NOBODY}
 """
 # A vote every ten seconds, and flags for everybody.
@@ -109,6 +111,10 @@ class Tor:
         return "".join(path.read_text(errors="replace")
                        for path in (self.folder / "output", self.folder / "notice.log")
                        if path.exists())
+
+    def details(self) -> str:
+        """What it has said of links and circuits at level info and above."""
+        return (self.folder / "info.log").read_text(errors="replace")
 
     def start(self) -> None:
         torrc = self.folder / "torrc"

@@ -110,6 +110,7 @@ def _get(port, path):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_nine_times_in_ten(tmp_path):
     """Ten networks, each with a client that has never seen it: at least nine fetch the file, over
     circuits with a relay of ours."""

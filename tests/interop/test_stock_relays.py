@@ -176,6 +176,21 @@ def test_a_stock_relay_uses_the_link_that_we_opened(rig):
     rig(body)
 
 
+def test_each_knows_the_other(rig):
+    """A stock relay that extends to ours authenticates; so does ours to it, or it would not have
+    been given a circuit down the link in the test before."""
+
+    async def body(rig):
+        await rig.proxy.build_circuit(rig.path("sos"))
+        (at_ours,) = rig.ours[0].router.circuits
+        stock = rig.stock[0].info
+        assert at_ours._previous.peer.rsa_fingerprint == stock.rsa_fingerprint
+        assert at_ours._previous.peer.ed25519_identity == stock.ed25519_identity
+        assert at_ours._next.peer.ed25519_identity == rig.stock[1].info.ed25519_identity
+
+    rig(body)
+
+
 def test_a_stock_relay_that_is_somebody_else_is_left(rig):
     async def body(rig):
         one, other = rig.stock[0].info, rig.stock[1].info
@@ -225,6 +240,23 @@ def test_a_stock_hop_ends_the_circuit_that_it_should_truncate(rig, tmp_path):
             circuit._core.truncate(0)
             while not (circuit.closed and at_ours.closed):
                 await asyncio.sleep(0.01)
+
+    rig(body)
+
+
+def test_stock_relays_drop_payments(rig, tmp_path):
+    """Nobody pays a stock hop; one that got a payment by mistake says so in its log, and serves."""
+
+    async def body(rig):
+        guard = StockRelay(tmp_path, "unpaid")
+        with running(guard):
+            circuit = await rig.proxy.build_circuit([guard.info, *rig.path("so")])
+            circuit.send_payment(0, 1, b"relay cell")
+            circuit.send_payment(0, 1, b"link cell", link=True)
+            async with FileServer(MIB) as server:
+                assert await download(circuit, server.port) == server.sha256
+        assert "Received unknown relay command 200" in guard.log()
+        assert "Cell of unknown type (13)" in guard.details()
 
     rig(body)
 
