@@ -263,11 +263,11 @@ class StockClient(Tor):
         name = host.encode()
         writer.write(bytes([5, command, 0, 3, len(name)]) + name + port.to_bytes(2, "big"))
         head = await reader.readexactly(4)
-        address = await reader.readexactly({1: 4, 4: 16}[head[3]])
-        await reader.readexactly(2)
         if head[1]:
             writer.close()
             raise TorError(f"{self.name}: SOCKS says {head[1]}\n{self.log()[-1500:]}")
+        address = await reader.readexactly({1: 4, 4: 16}[head[3]])
+        await reader.readexactly(2)
         return address, reader, writer
 
     async def fetch(self, port: int) -> bytes:
