@@ -49,11 +49,14 @@ from ..protocol.wallet import (
 from ..store import Transaction
 from ..transport.errors import TransportError
 from ..transport.exit_policy import ExitPolicy
+from ..transport.identity import RouterIdentity, RouterInfo
 from ..transport.relay_circuit import RouterCircuit
 from ..transport.router import OnionRouter
+from ..transport.server_descriptor import PaidTerms, write_server_descriptor
 from .directory import Router, keep_published, publish
 from .end_user import HOPS_BETWEEN, EndUserAgent
-from .place import AgentPlace
+from .place import AgentPlace, raw_address
+from .tor_directory import keep_listed
 
 MAX_SESSIONS = 4
 """Sessions that one circuit may have at a time; a client needs two while one succeeds another."""
@@ -63,6 +66,8 @@ first thing. Each session holds one of the relay's channels."""
 IDLE_SECONDS = 600.0
 """A session without a payment for this long is closed at what it has paid; the client sets up
 another when it goes on."""
+BANDWIDTH = 1_000_000
+"""Bytes per second that a relay claims unless it is told otherwise."""
 SWEEP_SECONDS = 1.0
 """How often such sessions are looked for, in seconds of this machine's clock."""
 FREE_CHANNELS = 1
@@ -96,6 +101,8 @@ class RelayAgent(EndUserAgent):
     """One relay. `deposit`, `fund` (base units) and `channels` describe its channel group.
 
     `unpaid_seconds` and `idle_seconds`: how long a session may hold a channel without a payment.
+    `tor_authority`: host and directory port of the authority of a Tor network that the relay
+    joins as well; it claims `bandwidth` bytes per second there.
     """
 
     role = Role.RELAY
@@ -104,8 +111,11 @@ class RelayAgent(EndUserAgent):
                  is_guard: bool = False, is_exit: bool = False, deposit: int = 0,
                  fund: int = 100_000, channels: int = 4,
                  exit_policy: ExitPolicy | None = None, unpaid_seconds: float = UNPAID_SECONDS,
-                 idle_seconds: float = IDLE_SECONDS, intermediaries: Sequence[str] = ()) -> None:
+                 idle_seconds: float = IDLE_SECONDS, intermediaries: Sequence[str] = (),
+                 tor_authority: tuple[str, int] | None = None,
+                 bandwidth: int = BANDWIDTH) -> None:
         super().__init__(place, account_key, nickname, intermediaries)
+        self._tor_authority, self._bandwidth = tor_authority, bandwidth
         self._is_guard = is_guard
         self._is_exit = is_exit
         self._deposit, self._fund, self._channels = deposit, fund, channels
@@ -140,12 +150,14 @@ class RelayAgent(EndUserAgent):
 
     async def _serve(self) -> None:
         identity = self.place.router_identity()
+        policy = self._exit_policy if self._is_exit else ExitPolicy.reject_all()
         self._router = OnionRouter(
-            identity, hooks=self, exit_policy=self._exit_policy if self._is_exit else None)
+            identity, hooks=self, exit_policy=policy, directory=self._tor_authority)
         self._open.push_async_callback(self._router.stop)
         port = await self._router.start(self.place.host, self.place.port)
         info = identity.info(self.nickname, self.place.host, port)
         self._own = info.ed25519_identity
+        self._up_since = time.monotonic()
         listed = Router(info, guard=self._is_guard, exit=self._is_exit, intermediary=False,
                         account=self.account,
                         accepts=tuple(one.key_hash for one in self.chosen))
@@ -153,7 +165,19 @@ class RelayAgent(EndUserAgent):
         self.engine.tasks.start("publish", keep_published(
             self.place.directory_url, listed,
             lambda why: self._log.warning("not published", reason=why)))
+        if self._tor_authority is not None:
+            self.engine.tasks.start("describe", keep_listed(
+                self._tor_authority, lambda: self._describe(identity, info, policy),
+                lambda why: self._log.warning("not described", reason=why)))
         self.engine.tasks.start("sweep", self._sweep())
+
+    def _describe(self, identity: RouterIdentity, info: RouterInfo, policy: ExitPolicy) -> str:
+        deployment = self.access.deployment
+        paid = PaidTerms(deployment.chain_id, raw_address(deployment.ledger), self.account,
+                         tuple(one.key_hash for one in self.chosen))
+        return write_server_descriptor(
+            identity, info, now=time.time(), uptime=int(time.monotonic() - self._up_since),
+            exit_policy=policy, bandwidth=self._bandwidth, is_directory=True, paid=paid)
 
     async def prepare(self) -> None:
         """Have channels at every intermediary: wait for other relays, then open a group at each

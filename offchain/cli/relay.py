@@ -63,6 +63,17 @@ def run(
     confirmations: Confirmations = 0,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
+    tor_authority: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Directory port of a Tor network's authority: join that network too, unpaid "
+            "clients and all.",
+        ),
+    ] = None,
+    bandwidth: Annotated[
+        int, typer.Option(min=1, help="Bytes per second to claim in that network.")
+    ] = 1_000_000,
     watcher_folder: WatcherFolders = None,
     verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
     as_json: AsJson = False,
@@ -78,6 +89,7 @@ def run(
     from .logs import to_standard_error
 
     home = folder_of(folder, name)
+    authority = _authority(tor_authority) if tor_authority is not None else None
     if settle and (process := running_process(home)) is not None:
         os.kill(process, SETTLE)
         pairs_or_json({"relay": name, "told_process": process}, as_json=as_json)
@@ -107,6 +119,8 @@ def run(
             fund=fund,
             channels=channels,
             intermediaries=tuple(intermediary or ()),
+            tor_authority=authority,
+            bandwidth=bandwidth,
         )
         async with running(agent):
             if settle:
@@ -120,6 +134,13 @@ def run(
     signal.signal(SETTLE, signal.SIG_IGN)
     with present(home):
         asyncio.run(serve())
+
+
+def _authority(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) <= 0xFFFF:
+        raise typer.BadParameter(f"{text!r} is not HOST:PORT", param_hint="--tor-authority")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 async def _serve(agent: RelayAgent, *, as_json: bool) -> None:
