@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
@@ -17,7 +17,8 @@ from monetor_chain.statements import Role
 
 from ..crypto.ecdsa import address_of
 from ..crypto.errors import CryptoError
-from ..protocol import establish, wallet as wallets
+from ..crypto.issuer import IssuerPublicKey
+from ..protocol import establish, history, wallet as wallets
 from ..protocol.end_user import EndUserMachine
 from ..protocol.errors import ProtocolError
 from ..protocol.outbox import Tell
@@ -28,12 +29,14 @@ from ..protocol.wallet import (
     EndUser,
     Establishing,
     Idle,
+    KnownIntermediary,
     Posted,
     Settled,
     Wallet,
 )
 from ..protocol.watch_packages import answers_until
 from ..store import Store
+from ..transport.errors import TransportError
 from ..transport.identity import RouterInfo
 from ..transport.proxy import OnionProxy
 from .authorising import authoriser
@@ -50,6 +53,10 @@ HOPS_BETWEEN = 2
 """Relays between an end user and the intermediary."""
 LOOK_AGAIN_SECONDS = 2.0
 """The directory is asked again at most this often when routers cannot be reached."""
+HASH_DIGITS = 8
+"""Hexadecimal digits of a key's hash that name an intermediary at least."""
+MOST_INTERMEDIARIES = 3
+"""Intermediaries that an agent chooses by itself; each one's channels are escrow of their own."""
 
 
 class EndUserAgent:
@@ -57,17 +64,24 @@ class EndUserAgent:
 
     role: Role
 
-    def __init__(self, place: AgentPlace, account_key: bytes, nickname: str) -> None:
+    def __init__(self, place: AgentPlace, account_key: bytes, nickname: str,
+                 intermediaries: Sequence[str] = ()) -> None:
+        """`intermediaries` names those to have channels at; without it they are those of the store,
+        or else some of those that the directory lists."""
         self.nickname = nickname
         self.account = address_of(account_key)
         self.place = place
         self._key = account_key
+        self._wanted = intermediaries
         self._log = structlog.get_logger(nickname)
         self.access: ChainAccess
         self.engine: Engine
         self.sender: Sender
         self.consensus: Consensus
-        self.intermediary: Router
+        self.chosen: list[EndUser] = []
+        """Who this agent is at each intermediary where it opens channels."""
+        self._seen: dict[bytes, RouterInfo] = {}
+        self._opening = asyncio.Lock()
         self.proxy: OnionProxy
         self._own: bytes = b""
         self._open = AsyncExitStack()
@@ -79,37 +93,38 @@ class EndUserAgent:
     async def _come_up(self, guard_key: bytes = b"") -> None:
         self.access = await ChainAccess.open(self.place)
         self._open.push_async_callback(self.access.chain.close)
-        self.consensus, self.intermediary = await self._find_intermediary()
-        issuer = self.intermediary.issuer
-        assert issuer is not None, "_find_intermediary checks it"
-        contracts = self.access.contracts
-        user = EndUser(self.account, self.role, issuer, self.intermediary.account,
-                       self.intermediary.key_hash, self.access.ctx(self.intermediary.key_hash),
-                       self.access.domain, self.access.deployment.tax_rate_bp)
         self.sender = self.access.sender(self._key)
         guard_sender = self.access.sender(guard_key) if guard_key else None
         self.proxy = OnionProxy()
         store = Store(self.place.folder / "store.sqlite", self.access.network,
                       self.role.name.lower())
+        try:
+            machine = self._machine(await self._meet_intermediaries(store))
+        except BaseException:
+            store.close()
+            raise
+        contracts = self.access.contracts
         self.engine = Engine(
-            self.nickname, store, self._machine(user), chain=self.access.chain,
+            self.nickname, store, machine, chain=self.access.chain,
             consensus=contracts.consensus, events=self.access.events(),
-            port=LedgerPort(contracts.ledger, contracts.token, self.sender, self._key, issuer,
-                            guard_sender=guard_sender, guard_key=guard_key),
+            port=LedgerPort(
+                contracts.ledger, contracts.token, self.sender, self._key,
+                lambda cid: machine.user_of(self.records(), cid >> 8).issuer,
+                guard_sender=guard_sender, guard_key=guard_key),
             first_block=self.access.deployment.block, tell=self._tell,
-            intermediary=IntermediaryPort(self.proxy, lambda: self.intermediary.info,
-                                          self._relays, HOPS_BETWEEN),
-            look_again=self._look_again, hander=self._hander(user),
-            first=self._check_watcher)
+            intermediary=IntermediaryPort(self.proxy, self._intermediary_of, self._relays,
+                                          HOPS_BETWEEN),
+            look_again=self._look_again, hander=self._hander(machine),
+            first=self._check_watcher, chronicle=history.entries)
         self._open.push_async_callback(self.engine.stop)
         # Circuits end while the engine still writes down what that means for their sessions.
         self._open.push_async_callback(self.proxy.close)
 
-    def _hander(self, user: EndUser) -> EndUserHander | None:
+    def _hander(self, machine: EndUserMachine) -> EndUserHander | None:
         folders = self.place.watcher_folders
         return None if not folders else EndUserHander(
-            folders, self.nickname, self._key, user, authoriser(self._key, user.domain),
-            proofs=self.role is Role.RELAY)
+            folders, self.nickname, self._key, machine,
+            authoriser(self._key, machine.user.domain), proofs=self.role is Role.RELAY)
 
     def _check_watcher(self) -> None:
         """An agent whose watcher is not told would go on until its watcher's answer is a revoked
@@ -121,7 +136,7 @@ class EndUserAgent:
                 f"a watcher may answer for {self.nickname} until {when} and would not hear of what "
                 "it does: start it with --watcher-folder")
 
-    def _machine(self, user: EndUser) -> EndUserMachine:
+    def _machine(self, users: Sequence[EndUser]) -> EndUserMachine:
         raise NotImplementedError
 
     def _tell(self, item: Tell) -> None:
@@ -133,34 +148,109 @@ class EndUserAgent:
 
     # --- Directory
 
-    async def _find_intermediary(self) -> tuple[Consensus, Router]:
+    async def _meet_intermediaries(self, store: Store) -> list[EndUser]:
+        """Choose where to have channels, and be ready for those there are from before.
+
+        `DirectoryError` if the directory lists none of those that are wanted.
+        """
+        known = {one.key_hash: one for one in wallets.known_intermediaries(store.read())}
+        listed = await self._listed(known)
+        sound: list[Router] = []
+        for router in self._candidates(listed, known):
+            try:
+                await self._check(router, known.get(router.key_hash))
+            except DirectoryError as error:
+                if self._wanted:
+                    raise
+                self._log.warning("an intermediary is not used", name=router.info.nickname,
+                                  reason=str(error))
+                continue
+            sound.append(router)
+            if not self._wanted and len(sound) == MOST_INTERMEDIARIES:
+                break
+        if not sound and not known:
+            raise DirectoryError("the directory lists no intermediary that can be used")
+        with store.transaction() as records:
+            for router in sound:
+                known[router.key_hash] = self._known(router)
+                wallets.know_intermediary(records, known[router.key_hash])
+        users = {key: self._user(one) for key, one in known.items()}
+        self.chosen = [users[one.key_hash] for one in sound]
+        return [*self.chosen, *(one for one in users.values() if one not in self.chosen)]
+
+    def _user(self, known: KnownIntermediary) -> EndUser:
+        return EndUser(self.account, self.role, IssuerPublicKey.decode(known.issuer),
+                       known.account, known.key_hash, known.ctx,
+                       self.access.domain, self.access.deployment.tax_rate_bp)
+
+    def _known(self, router: Router) -> KnownIntermediary:
+        assert router.issuer is not None, "it has been checked"
+        return KnownIntermediary(
+            router.key_hash, self.access.ctx(router.key_hash), router.account,
+            router.info.nickname.encode(), router.issuer.encode())
+
+    async def _listed(self, known: Collection[bytes]) -> list[Router]:
+        """The intermediaries of the directory; waits until those that are wanted are there."""
+        missing = ""
         try:
             async with asyncio.timeout(DIRECTORY_PATIENCE):
-                while not (consensus := await fetch_consensus(self.place.directory_url)
-                           ).intermediaries():
+                while True:
+                    self._take_consensus(await fetch_consensus(self.place.directory_url))
+                    listed = list(self.consensus.intermediaries())
+                    missing = next((name for name in self._wanted if not _named(listed, name)), "")
+                    # Whoever has channels can claim them, whether or not anybody is there.
+                    if not missing and (listed or known):
+                        return listed
                     await asyncio.sleep(0.2)
         except TimeoutError:
             raise DirectoryError(f"the directory at {self.place.directory_url} lists no "
-                                 "intermediary") from None
-        found = consensus.intermediaries()[0]
-        issuer = found.issuer
-        owner = await self.access.contracts.ledger.intermediary(found.key_hash)
-        if issuer is None or issuer.key_hash != found.key_hash:
-            raise DirectoryError("the directory lists an intermediary with another key than it has "
+                                 f"intermediary {missing}".rstrip()) from None
+
+    def _candidates(self, listed: Sequence[Router], known: Collection[bytes]) -> list[Router]:
+        """Those that are named; else those of the store that are listed; else any, at random."""
+        if self._wanted:
+            return [router for name in dict.fromkeys(self._wanted)
+                    for router in _named(listed, name)[:1]]
+        before = [one for one in listed if one.key_hash in known]
+        return before or secrets.SystemRandom().sample(list(listed), len(listed))
+
+    async def _check(self, router: Router, known: KnownIntermediary | None) -> None:
+        """`DirectoryError` unless the ledger knows the key as this account's and it is sound."""
+        name, issuer = router.info.nickname, router.issuer
+        if known is not None and known.account == router.account:
+            return
+        if issuer is None or issuer.key_hash != router.key_hash:
+            raise DirectoryError(f"the directory lists {name} with another key than it has "
                                  "registered")
-        if owner is None or raw_address(owner) != found.account:
-            raise DirectoryError("the ledger does not know the listed intermediary's key")
+        owner = await self.access.contracts.ledger.intermediary(router.key_hash)
+        if owner is None or raw_address(owner) != router.account:
+            raise DirectoryError(f"the ledger does not know the key of {name}")
         try:
             issuer.check()
         except CryptoError as error:
-            raise DirectoryError(f"the intermediary's key is not well formed: {error}") from error
-        return consensus, found
+            raise DirectoryError(f"the key of {name} is not well formed: {error}") from error
+
+    def _take_consensus(self, consensus: Consensus) -> None:
+        self.consensus = consensus
+        for one in consensus.intermediaries():
+            self._seen[one.key_hash] = self._seen[one.account] = one.info
+
+    def _intermediary_of(self, conversation: bytes) -> RouterInfo:
+        """Where the intermediary of a conversation listens; one with a newer key is still the same.
+
+        `TransportError` if the directory has not listed it.
+        """
+        try:
+            user = self.engine.machine.user_for(self.records(), conversation)
+        except ProtocolError as error:
+            raise TransportError(str(error)) from error
+        found = self._seen.get(user.key_hash) or self._seen.get(user.intermediary)
+        if found is None:
+            raise TransportError("the directory does not list the intermediary")
+        return found
 
     async def _look_again(self) -> None:
-        """Read the consensus again, not too often: a restarted router may listen elsewhere.
-
-        Only the addresses are taken over: the intermediary stays the one of the same key.
-        """
+        """Read the consensus again, not too often: a restarted router may listen elsewhere."""
         if time.monotonic() - self._looked_at < LOOK_AGAIN_SECONDS:
             return
         self._looked_at = time.monotonic()
@@ -169,17 +259,14 @@ class EndUserAgent:
         except DirectoryError as error:
             self._log.warning("the directory does not help", error=str(error))
             return
-        self.consensus = consensus
-        for one in consensus.intermediaries():
-            if one.key_hash == self.intermediary.key_hash:
-                self.intermediary = one
+        self._take_consensus(consensus)
 
     async def wait_for_relays(self, enough: Callable[[Consensus], bool], what: str) -> Consensus:
         """Read the consensus until it lists `enough`; `DirectoryError` names what is missing."""
         try:
             async with asyncio.timeout(DIRECTORY_PATIENCE):
                 while True:
-                    self.consensus = await fetch_consensus(self.place.directory_url)
+                    self._take_consensus(await fetch_consensus(self.place.directory_url))
                     if enough(self.consensus):
                         return self.consensus
                     await asyncio.sleep(0.2)
@@ -202,13 +289,14 @@ class EndUserAgent:
 
     async def have_channels(self, *, deposit: int, fund: int, count: int, timeout: float = 120
                             ) -> None:
-        """Have channels that can be used: those there are, those whose opening a crash has
-        interrupted, or else a new group."""
-        if not self._group_is_asked_for() and all(
-                isinstance(one, Claiming | Posted | Settled) or self._will_not_open(one)
-                for one in self.wallets()):
-            await self.open_channels(deposit=deposit, fund=fund, count=count, timeout=timeout)
-            return
+        """Have channels that can be used, at every chosen intermediary: those there are, those
+        whose opening a crash has interrupted, or else a new group."""
+        for user in self.chosen:
+            if not self._group_is_asked_for(user) and all(
+                    isinstance(one, Claiming | Posted | Settled) or self._will_not_open(one)
+                    for one in self.wallets_at(user)):
+                await self.open_channels(deposit=deposit, fund=fund, count=count, timeout=timeout,
+                                         user=user)
 
         def opened(records: Records) -> bool:
             return not self._group_is_asked_for() and not any(
@@ -217,8 +305,16 @@ class EndUserAgent:
 
         await self.engine.until(opened, timeout, "end of the opening of channels")
 
-    def _group_is_asked_for(self) -> bool:
+    def wallets_at(self, user: EndUser) -> list[Wallet]:
+        """Every channel's wallet at one intermediary."""
+        records = self.records()
+        return [one for one in wallets.all_wallets(records) if self.engine.machine.user_of(
+            records, wallets.channel_of(one) >> 8) == user]
+
+    def _group_is_asked_for(self, user: EndUser | None = None) -> bool:
         return any(one.conversation.startswith(b"group:")
+                   and (user is None or establish.asked_intermediary(
+                       self.records(), one.conversation) == user.key_hash)
                    for one in self.engine.store.read().requests())
 
     def _will_not_open(self, wallet: Wallet) -> bool:
@@ -231,18 +327,24 @@ class EndUserAgent:
             one.key == b"open:" + establish.group_key(group.group)
             for one in reading.submissions())
 
-    async def open_channels(self, *, deposit: int, fund: int, count: int, timeout: float = 120
-                            ) -> None:
-        """Open one group and wait until its channels can be used.
+    async def open_channels(self, *, deposit: int, fund: int, count: int, timeout: float = 120,
+                            user: EndUser | None = None) -> None:
+        """Open one group, at the first chosen intermediary or that of `user`, and wait until its
+        channels can be used. One group is opened after the other.
 
         `ProtocolError` if the intermediary or the ledger refuses, with its word.
         """
+        async with self._opening:
+            await self._open_group(deposit, fund, count, timeout, user)
+
+    async def _open_group(self, deposit: int, fund: int, count: int, timeout: float,
+                          user: EndUser | None) -> None:
         known = {wallets.channel_of(one) for one in self.wallets()}
         latest = self.engine.measured.latest
         for what in ("refused", "transaction-reverted"):
             latest.pop(what, None)
         self.engine.do(lambda records, moment: self.engine.machine.open_group(
-            records, moment, deposit=deposit, fund=fund, count=count))
+            records, moment, deposit=deposit, fund=fund, count=count, user=user))
 
         def ready(records: Records) -> bool:
             new = [one for one in wallets.all_wallets(records)
@@ -308,7 +410,19 @@ class EndUserAgent:
         if amount:
             receipt = await ledger.withdraw(self.sender)
             self.engine.measured.gas += receipt.gas_used
+            self.remember(history.withdrawn(self.account, int(amount)))
         return int(amount)
+
+    def remember(self, entry: history.Entry) -> None:
+        """Add something to the history that no step of the protocol has done."""
+        self.engine.step(lambda records, moment, outbox: records.remember(moment.now, [entry]))
+
+
+def _named(listed: Sequence[Router], name: str) -> list[Router]:
+    """Those of a nickname, or of a key whose hash begins so."""
+    digits = name.lower().removeprefix("0x")
+    return [one for one in listed if one.info.nickname == name
+            or (len(digits) >= HASH_DIGITS and one.key_hash.hex().startswith(digits))]
 
 
 def random_amount(limit: int) -> int:

@@ -116,7 +116,8 @@ class PaidCircuit:
 
     async def _establish(self, hop: Hop) -> bytes:
         agent = self._agent
-        terms_hash = await agent.take_session()
+        terms_hash = await agent.pool.take(agent.consensus.accepted_by(
+            self.circuit.hops[hop.index]))
         try:
             if self.circuit.closed:
                 raise TransportError("the circuit is closed")
@@ -131,7 +132,7 @@ class PaidCircuit:
             agent.end_session(terms_hash)
             raise
         finally:
-            agent.release(terms_hash)
+            agent.pool.release(terms_hash)
         agent.engine.measured.add("nano_offer", (time.monotonic() - started) * 1e3, 2)
         return terms_hash
 
@@ -258,6 +259,11 @@ class PaidCircuit:
                 self._log.info("a payment is not made", hop=hop.name, reason=str(error))
                 break
         self._look_ahead(hop)
+
+    def look_ahead(self) -> None:
+        """Have the next session of every hop that needs one, also while no cell passes."""
+        for hop in self.hops:
+            self._look_ahead(hop)
 
     def _affordable(self, hop: Hop) -> int:
         if not hop.session:

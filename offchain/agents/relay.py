@@ -6,14 +6,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from monetor_chain.statements import Role
 
 from ..crypto.ecdsa import address_of, generate_private_key
+from ..policy.coins import Supply, runs_out
 from ..policy.credit import Credit
 from ..protocol import guard
 from ..protocol.errors import ProtocolError, RefusalCode
+from ..protocol.history import withdrawn
 from ..protocol.messages import (
     GuardPayment,
     GuardQuery,
@@ -30,7 +33,19 @@ from ..protocol.outbox import Outbox, Tell
 from ..protocol.records import Records, Table
 from ..protocol.relay import Relay
 from ..protocol.sessions import RelayPhase, RelaySession, relay_session
-from ..protocol.wallet import EndUser, Proved, proved
+from ..protocol.wallet import (
+    Closing,
+    EndUser,
+    Establishing,
+    Idle,
+    Next,
+    Posted,
+    Proved,
+    Renewing,
+    Settled,
+    channel_of,
+    proved,
+)
 from ..store import Transaction
 from ..transport.errors import TransportError
 from ..transport.exit_policy import ExitPolicy
@@ -50,6 +65,12 @@ IDLE_SECONDS = 600.0
 another when it goes on."""
 SWEEP_SECONDS = 1.0
 """How often such sessions are looked for, in seconds of this machine's clock."""
+FREE_CHANNELS = 1
+"""Another group is opened at an intermediary when fewer channels than this can take a session."""
+MOST_GROUPS = 8
+"""Groups at one intermediary; clients that take up more channels than these are turned away."""
+OPEN_AGAIN_SECONDS = 30.0
+"""After a group that could not be opened, another attempt is made no sooner than this."""
 
 
 @dataclass(slots=True)
@@ -83,8 +104,8 @@ class RelayAgent(EndUserAgent):
                  is_guard: bool = False, is_exit: bool = False, deposit: int = 0,
                  fund: int = 100_000, channels: int = 4,
                  exit_policy: ExitPolicy | None = None, unpaid_seconds: float = UNPAID_SECONDS,
-                 idle_seconds: float = IDLE_SECONDS) -> None:
-        super().__init__(place, account_key, nickname)
+                 idle_seconds: float = IDLE_SECONDS, intermediaries: Sequence[str] = ()) -> None:
+        super().__init__(place, account_key, nickname, intermediaries)
         self._is_guard = is_guard
         self._is_exit = is_exit
         self._deposit, self._fund, self._channels = deposit, fund, channels
@@ -94,8 +115,8 @@ class RelayAgent(EndUserAgent):
         self._circuit_of: dict[bytes, tuple[RouterCircuit, bool]] = {}
         self._router: OnionRouter
 
-    def _machine(self, user: EndUser) -> Relay:
-        return Relay(user)
+    def _machine(self, users: Sequence[EndUser]) -> Relay:
+        return Relay(users[0], users[1:])
 
     @property
     def machine(self) -> Relay:
@@ -126,7 +147,8 @@ class RelayAgent(EndUserAgent):
         info = identity.info(self.nickname, self.place.host, port)
         self._own = info.ed25519_identity
         listed = Router(info, guard=self._is_guard, exit=self._is_exit, intermediary=False,
-                        account=self.account, key_hash=self.intermediary.key_hash)
+                        account=self.account,
+                        accepts=tuple(one.key_hash for one in self.chosen))
         await publish(self.place.directory_url, listed)
         self.engine.tasks.start("publish", keep_published(
             self.place.directory_url, listed,
@@ -134,10 +156,43 @@ class RelayAgent(EndUserAgent):
         self.engine.tasks.start("sweep", self._sweep())
 
     async def prepare(self) -> None:
-        """Have channels at the intermediary: wait for other relays, then open a group once."""
+        """Have channels at every intermediary: wait for other relays, then open a group at each
+        where there is none."""
         await self.wait_for_relays(
             lambda consensus: len(consensus.relays()) > HOPS_BETWEEN, "two other relays")
         await self.have_channels(deposit=self._deposit, fund=self._fund, count=self._channels)
+
+    async def keep_channels(self) -> None:
+        """Open another group wherever the channels run out, for as long as this runs."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            for user in self.chosen:
+                if not self._runs_out(user):
+                    continue
+                try:
+                    await self.open_channels(deposit=self._deposit, fund=self._fund,
+                                             count=self._channels, user=user)
+                except (ProtocolError, TimeoutError) as error:
+                    self._log.warning("no further channels", reason=str(error))
+                    await asyncio.sleep(OPEN_AGAIN_SECONDS)
+
+    def _runs_out(self, user: EndUser) -> bool:
+        """Whether no channel at an intermediary can take up a session, now or in a moment."""
+        parameters, records = self.engine.moment().parameters, self.records()
+        need = parameters.n * parameters.delta_r
+        mine = [one for one in self.wallets_at(user) if not isinstance(one, Posted | Settled)]
+        groups = {channel_of(one) >> 8 for one in mine}
+        if not groups or len(groups) >= MOST_GROUPS or self._group_is_asked_for(user) or any(
+                isinstance(one, Establishing) and not self._will_not_open(one) for one in mine):
+            return False
+
+        def able(wallet: Idle | Next) -> bool:
+            return self.machine.room(records, wallet) >= need
+
+        return runs_out(Supply(
+            ready=0, setting_up=0, able=sum(isinstance(one, Idle) and able(one) for one in mine),
+            returning=sum(isinstance(one, Closing | Renewing) and able(one.next) for one in mine)),
+            FREE_CHANNELS)
 
     async def stop_serving(self) -> None:
         """End all circuits and stop listening."""
@@ -353,6 +408,7 @@ class RelayAgent(EndUserAgent):
             if amount and await self.access.chain.wei(payout):
                 receipt = await ledger.withdraw(self.access.sender(key))
                 self.engine.measured.gas += receipt.gas_used
+                self.remember(withdrawn(payout, int(amount)))
                 total += amount
         return total
 

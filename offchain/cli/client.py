@@ -22,6 +22,7 @@ from .options import (
     Deployments,
     Directory,
     Folder,
+    Intermediaries,
     Keystore,
     NetworkName,
     WatcherFolders,
@@ -45,7 +46,16 @@ def run(
     sessions: Annotated[
         int, typer.Option(min=1, help="Sessions that each of the client's channels can pay.")
     ] = 4,
-    channels: Annotated[int, typer.Option(min=2, max=256, help="Channels to open.")] = 4,
+    channels: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=256,
+            help="Channels to open at each intermediary. [default: as many as one circuit and the "
+            "sessions kept ready need]",
+        ),
+    ] = None,
+    intermediary: Intermediaries = None,
     settle: Annotated[
         bool, typer.Option("--settle", help="Afterwards cash out, withdraw and close the guards.")
     ] = False,
@@ -77,6 +87,8 @@ def run(
     from offchain.agents.client import ClientAgent
     from offchain.agents.download import Target
     from offchain.agents.place import AgentPlace
+    from offchain.policy.coins import group_size
+    from offchain.policy.session_pool import FEWEST
 
     if url is not None:
         Target.of(url)
@@ -98,15 +110,22 @@ def run(
             guard_key = signing_key(
                 chain.chain_id, f"{account or name}-guard", guard_keystore, GUARD_PRIVATE_KEY
             )
-        agent = ClientAgent(place, key, guard_key=guard_key, nickname=name)
+        agent = ClientAgent(
+            place,
+            key,
+            guard_key=guard_key,
+            nickname=name,
+            intermediaries=tuple(intermediary or ()),
+        )
         facts: dict[str, object] = {}
         async with running(agent):
             if url is not None:
                 meter.step("opening channels")
                 terms = agent.engine.moment().parameters
-                await agent.have_channels(
-                    deposit=sessions * terms.n * terms.price, fund=0, count=channels
-                )
+                deposit = sessions * terms.n * terms.price
+                count = channels or group_size(FEWEST)
+                await agent.have_channels(deposit=deposit, fund=0, count=count)
+                agent.keep_ready(deposit=deposit)
                 facts |= await _download(agent, url, meter)
             if settle:
                 meter.step("cashing out")

@@ -27,6 +27,7 @@ from . import (
     testnet,
     verify_deployment,
     version,
+    wallet,
     watcher,
 )
 from .failures import explain
@@ -63,6 +64,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
         watcher.run,
         "monetor watcher --packages .monetor/for-my-watcher",
     ),
+    ("wallet", wallet.run, "monetor wallet client --network local --history 50"),
     ("testnet", testnet.run, "monetor testnet --speed 4"),
     ("gas", gas.run, "monetor gas --all --json"),
     ("tax plan", tax.plan, "monetor tax plan relays.csv --policy waterfilling"),

@@ -22,6 +22,7 @@ from .options import (
     Directory,
     Folder,
     Host,
+    Intermediaries,
     Keystore,
     NetworkName,
     WatcherFolders,
@@ -42,7 +43,13 @@ def run(
     fund: Annotated[
         int, typer.Option(min=0, help="Escrow of the intermediary per channel, base units.")
     ] = 100_000,
-    channels: Annotated[int, typer.Option(min=1, max=256, help="Channels to open.")] = 4,
+    channels: Annotated[
+        int,
+        typer.Option(
+            min=1, max=256, help="Channels to open at each intermediary, again when they run out."
+        ),
+    ] = 4,
+    intermediary: Intermediaries = None,
     settle: Annotated[
         bool,
         typer.Option("--settle", help="Close sessions, claim, cash out, withdraw, and end."),
@@ -99,6 +106,7 @@ def run(
             deposit=deposit,
             fund=fund,
             channels=channels,
+            intermediaries=tuple(intermediary or ()),
         )
         async with running(agent):
             if settle:
@@ -115,19 +123,29 @@ def run(
 
 
 async def _serve(agent: RelayAgent, *, as_json: bool) -> None:
-    """Serve at once; the channels open when enough other relays are there to hide among."""
+    """Serve at once; the channels open when enough other relays are there to hide among.
+
+    A relay that has been told to settle opens no further ones.
+    """
+
+    async def have_channels() -> None:
+        await agent.prepare()
+        await agent.keep_channels()
 
     async def settle() -> None:
+        opening.cancel()
         pairs_or_json(await _settle(agent), as_json=as_json, as_line=True)
 
     # The engine watches its own tasks; these have to be watched here.
-    work: set[asyncio.Task[None]] = {asyncio.create_task(agent.prepare())}
+    opening = asyncio.create_task(have_channels())
+    work: set[asyncio.Task[None]] = {opening}
 
     def check() -> None:
         agent.engine.check()
         for task in [one for one in work if one.done()]:
             work.discard(task)
-            task.result()
+            if not task.cancelled():
+                task.result()
 
     try:
         await until_told(check, on_settle=lambda: work.add(asyncio.create_task(settle())))

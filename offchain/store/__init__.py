@@ -5,6 +5,6 @@
 outbox are on disk before anything is delivered, and what was not delivered is there after a crash.
 """
 
-from .sqlite import Store, StoreError, Transaction
+from .sqlite import Identity, Store, StoreError, Transaction, reading
 
-__all__ = ["Store", "StoreError", "Transaction"]
+__all__ = ["Identity", "Store", "StoreError", "Transaction", "reading"]
