@@ -59,6 +59,7 @@ class ClientAgent(EndUserAgent):
         self.guard_account = address_of(guard_key)
         self.routes: dict[bytes, tuple[PaidCircuit, int, bool]] = {}
         self.circuits: list[PaidCircuit] = []
+        self._guard_locks: dict[bytes, asyncio.Lock] = {}
         self.pool = SessionPool(self)
         self.paid = PaidCircuits(self)
         self._peer: Deliver | None = None
@@ -242,6 +243,15 @@ class ClientAgent(EndUserAgent):
         self.engine.do(lambda records, moment: self.machine.nano_close(records, terms_hash))
 
     # --- Guard channel
+
+    def guard_lock(self, info: RouterInfo) -> asyncio.Lock:
+        """Held by the circuit that opens the direct channel to this guard, or changes its chain."""
+        return self._guard_locks.setdefault(info.ed25519_identity, asyncio.Lock())
+
+    def is_paying(self, channel: bytes) -> bool:
+        """Whether an open circuit's guard is paid from this direct channel."""
+        return any(one.hops[0].session == channel and not one.circuit.closed
+                   for one in self.circuits)
 
     async def guard_channel(self, info: RouterInfo, timeout: float = 60) -> bytes | None:
         """The direct channel to this guard that can still pay; None if there is none.
