@@ -16,6 +16,7 @@ from ..protocol.client import Client
 from ..protocol.errors import ProtocolError
 from ..protocol.messages import GuardPayout, PayInvoice, unpack
 from ..protocol.moment import Moment
+from ..protocol.nano_setup import NanoSetupDraft
 from ..protocol.outbox import Outbox, Tell
 from ..protocol.records import Records, Table
 from ..protocol.sessions import ClientPhase, ClientSession
@@ -58,6 +59,7 @@ class ClientAgent(EndUserAgent):
         self._taking = asyncio.Lock()
         self._taken: set[bytes] = set()
         self._rest: dict[int, tuple[int, float]] = {}
+        self._drafts: dict[int, NanoSetupDraft] = {}
         self._peer: Deliver | None = None
 
     def _machine(self, user: EndUser) -> Client:
@@ -122,6 +124,7 @@ class ClientAgent(EndUserAgent):
             if self._has_rested(one):
                 self._start_setup(one.cid)
                 return True
+        self._draft_one(able)
         sessions = dict(self._sessions())
         if not able and not any(
                 isinstance(one, Closing | Renewing) or (
@@ -145,8 +148,19 @@ class ClientAgent(EndUserAgent):
         """How many seconds of this machine's clock so many of the network's take."""
         return self.engine.clock.real(network_seconds)
 
+    def _draft_one(self, waiting: list[Idle]) -> None:
+        """Use a wallet's pause to do most of its next setup."""
+        for one in waiting:
+            known = self._drafts.get(one.cid)
+            if known is None or known.nonce != one.nonce:
+                self._drafts[one.cid] = self.machine.draft_setup(
+                    self.records(), self.engine.moment(), one.cid)
+                return
+
     def _start_setup(self, cid: int) -> None:
-        self.engine.do(lambda records, moment: self.machine.nano_setup(records, moment, cid)[1])
+        prepared = self._drafts.pop(cid, None)
+        self.engine.do(lambda records, moment: self.machine.nano_setup(
+            records, moment, cid, prepared)[1])
 
     async def take_session(self) -> bytes:
         """A session that is set up, for one hop; nobody else gets it until `release`."""

@@ -14,6 +14,7 @@ from typing import Any
 from monetor_chain.parameters import DEFAULT, NetworkParameters
 
 from ..crypto.curve import DEFAULT_BACKEND, backend
+from ..protocol.dialogue import DRAFT
 from .payments import decode_and_verify, rate, verify
 from .sessions import SESSION_PROTOCOLS, Bench, Crossing, Step, using_backend
 from .stopwatch import reference_costs
@@ -112,6 +113,7 @@ def _headline(bench: Bench) -> dict[str, float]:
     relay, client = bench.protocol_ms("nano_close_relay"), bench.protocol_ms("nano_close_client")
     return {
         "nano_setup_ms": bench.protocol_ms("nano_setup"),
+        "nano_setup_on_demand_ms": bench.protocol_ms("nano_setup", without=DRAFT),
         "nano_establish_ms": bench.protocol_ms("nano_establish"),
         "nano_close_ms": max(relay, client),
         "nano_close_relay_ms": relay,

@@ -36,6 +36,7 @@ from .messages import (
     unpack,
 )
 from .moment import Moment
+from .nano_setup import NanoSetupDraft
 from .outbox import Done, Item, Outbox, Request, Submit, Tell
 from .records import MemoryRecords, Table
 from .relay import Relay
@@ -43,6 +44,8 @@ from .wallet import EndUser
 
 _CHAIN_ID = 1337
 _LEDGER = bytes(19) + b"\x01"
+DRAFT = "draft_setup"
+"""The step that a client does ahead of the demand for a session."""
 _PAY_MESSAGES = range(0x50, 0x60)
 """PCMDs of Pay: what a client tells another client, and not a relay."""
 
@@ -150,15 +153,22 @@ class Dialogue:
         return [cid for cid in self.channels(name) if cid not in before]
 
     def setup(self, cid: int) -> bytes:
-        """Nano-Setup out of the client's channel `cid`; returns hash(nT)."""
+        """Nano-Setup out of the client's channel `cid`, drafted before; returns hash(nT)."""
         client = self.sides[Name.CLIENT]
+        ready: list[NanoSetupDraft] = []
         found: list[bytes] = []
 
+        def draft() -> Outbox:
+            ready.append(client.machine.draft_setup(client.records, self.moment, cid))
+            return []
+
         def start() -> Outbox:
-            terms_hash, outbox = client.machine.nano_setup(client.records, self.moment, cid)
+            terms_hash, outbox = client.machine.nano_setup(
+                client.records, self.moment, cid, ready[0])
             found.append(terms_hash)
             return list(outbox)
 
+        self._act(client, DRAFT, draft)
         self._act(client, "nano_setup", start)
         return found[0]
 
