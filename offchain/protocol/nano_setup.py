@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from monetor_chain.parameters import NetworkParameters
 from monetor_chain.statements import NanoTerms, Role, TokenKind, lock_of, tag
 
-from ..crypto.errors import CryptoError
 from ..crypto.generators import commit
 from ..crypto.hash_chain import HashChain
 from ..crypto.nano_setup import (
@@ -248,15 +247,12 @@ def answer_setup(records: Records, me: Intermediary, moment: Moment, message: Na
     answering.require_unspent(records, message.nonce)
     require_fresh_terms(records, moment, terms)
     answering.require_fresh(records, message.nwpk, "nwpk")
-    try:
-        verify_nano_setup(
-            me.issuer, me.ctx,
-            SetupStatement(com=message.com, commitment=message.commitment, sigma=message.sigma,
-                           k=message.k),
-            message.proof, tag=tag(TokenKind.PAYMENT, Role.CLIENT, me.ctx), nonce=message.nonce,
-            terms=terms, nwpk=message.nwpk)
-    except CryptoError as error:
-        raise Refused(RefusalCode.PROOF, str(error)) from error
+    me.require_proof(
+        verify_nano_setup, me.ctx,
+        SetupStatement(com=message.com, commitment=message.commitment, sigma=message.sigma,
+                       k=message.k),
+        message.proof, tag=tag(TokenKind.PAYMENT, Role.CLIENT, me.ctx), nonce=message.nonce,
+        terms=terms, nwpk=message.nwpk)
     answering.take(records, message.nwpk)
     records.put(Table.CHAIN_HEAD, terms.hc0, NonceUse(terms_hash))
     records.put(Table.NONCE, key248(message.nonce), NonceUse(terms_hash))

@@ -91,6 +91,32 @@ class Transaction:
                         "INSERT OR IGNORE INTO submissions VALUES (?, ?, ?)",
                         (item.key, *dump(item.call)))
 
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """One of several steps in this transaction: an exception undoes what is written inside,
+        and nothing else.
+
+        `StoreError` if the database itself fails: then the whole transaction is lost.
+        """
+        before, self.touched = self.touched, set()
+        try:
+            self._connection.execute("SAVEPOINT part")
+            try:
+                yield
+            except sqlite3.Error:
+                # SQLite may have ended the transaction; what came after it would be no part of one.
+                raise
+            except BaseException:
+                self._connection.execute("ROLLBACK TO part")
+                self._connection.execute("RELEASE part")
+                self.touched = set()
+                raise
+            self._connection.execute("RELEASE part")
+        except sqlite3.Error as error:
+            raise StoreError(f"a step could not be stored ({error})") from error
+        finally:
+            self.touched = before | self.touched
+
     def count(self, name: str, change: int = 1) -> None:
         """Add to one of the party's running totals."""
         self._connection.execute(

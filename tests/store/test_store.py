@@ -281,3 +281,32 @@ def test_a_transaction_that_cannot_be_committed_leaves_the_store_usable(tmp_path
         records.put(Table.META, b"tip", Tip(2, 2))
     assert store.read().get(Table.META, b"tip") == Tip(2, 2)
     store.close()
+
+
+def test_a_part_of_a_transaction_is_undone_alone(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with store.transaction() as records:
+        records.put(Table.META, b"before", Tip(1, 1))
+        with pytest.raises(ValueError, match="refused"), records.part():
+            records.put(Table.META, b"before", Tip(2, 2))
+            records.put(Table.META, b"part", Tip(2, 2))
+            records.keep([Request(b"a", 7, b"")])
+            raise ValueError("refused")
+        assert records.touched == {(Table.META, b"before")}
+        with records.part():
+            records.put(Table.META, b"kept", Tip(3, 3))
+        assert records.touched == {(Table.META, b"before"), (Table.META, b"kept")}
+    reading = store.read()
+    assert dict(reading.scan(Table.META)) == {b"before": Tip(1, 1), b"kept": Tip(3, 3)}
+    assert reading.requests() == []
+    store.close()
+
+
+def test_a_part_is_on_disk_with_its_transaction_and_not_before(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with pytest.raises(KeyboardInterrupt), store.transaction() as records:
+        with records.part():
+            records.put(Table.META, b"part", Tip(1, 1))
+        raise KeyboardInterrupt
+    assert store.read().get(Table.META, b"part") is None
+    store.close()
