@@ -25,11 +25,11 @@ from ..store import Store, Transaction
 from ..transport.errors import TransportError
 from ..transport.relay_circuit import RouterCircuit
 from ..transport.router import OnionRouter
+from ..verification.workers import NoVerdict, ProofWorkers
 from .directory import Router, keep_published, publish
 from .engine import Engine
 from .ledger_port import LedgerPort
 from .place import AgentPlace, ChainAccess
-from .proof_workers import NoVerdict, ProofWorkers
 from .watch_folder import IntermediaryHander
 
 MAX_WAITING = 64

@@ -58,7 +58,7 @@ def run(
     """Run an intermediary: register its key once, keep its vault filled, answer requests."""
     from offchain.agents.intermediary import IntermediaryAgent
     from offchain.agents.place import AgentPlace
-    from offchain.agents.proof_workers import default_workers
+    from offchain.verification.workers import default_workers
 
     from .logs import to_standard_error
 

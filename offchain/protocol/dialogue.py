@@ -38,7 +38,7 @@ from .messages import (
 from .moment import Moment
 from .nano_setup import NanoSetupDraft
 from .outbox import Done, Item, Outbox, Request, Submit, Tell
-from .records import MemoryRecords, Table
+from .records import MemoryRecords, Records, Table
 from .relay import Relay
 from .wallet import EndUser
 
@@ -85,7 +85,7 @@ class Side:
 
     name: Name
     machine: Any
-    records: MemoryRecords = field(default_factory=MemoryRecords)
+    records: Records = field(default_factory=MemoryRecords)
     outstanding: dict[bytes, Request] = field(default_factory=dict)
 
 

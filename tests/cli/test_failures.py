@@ -123,6 +123,6 @@ def test_every_error_that_a_layer_defines_is_expected():
     inner = {
         ("monetor_chain.devchain.node", "Refused"),
         ("offchain.protocol.claims", "Unverified"),
-        ("offchain.agents.proof_workers", "NoVerdict"),
+        ("offchain.verification.workers", "NoVerdict"),
     }
     assert defined - inner <= set(failures.EXPECTED)

@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from offchain.agents import proof_workers
-from offchain.agents.proof_workers import NoVerdict, ProofWorkers, default_workers
 from offchain.crypto.issuer import IssuerKey
 from offchain.protocol.claims import Claim
-from tests.agents.verifiers import dies, dies_once, knows, takes
+from offchain.verification import workers as proof_workers
+from offchain.verification.workers import NoVerdict, ProofWorkers, default_workers
 from tests.crypto.cases import make
+from tests.verification.verifiers import dies, dies_once, knows, takes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -153,10 +153,10 @@ def test_who_goes_away_takes_no_verdict_from_others(issuer: IssuerKey) -> None:
 
 PARENT = """
     import asyncio
-    from offchain.agents.proof_workers import ProofWorkers
+    from offchain.verification.workers import ProofWorkers
     from offchain.crypto.issuer import IssuerKey
     from offchain.protocol.claims import Claim
-    from tests.agents.verifiers import takes
+    from tests.verification.verifiers import takes
 
     async def main():
         workers = ProofWorkers(IssuerKey.generate(), 1)

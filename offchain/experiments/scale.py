@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a Nano-Setup costs an intermediary that has served many sessions, in time and on disk.
+
+Nothing of a step depends on how many sessions there were, but for the depth of one tree, which
+grows by a page for every hundredfold. The measurement shows whether that is so.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..crypto.curve import backend
+from .stopwatch import reference_costs
+from .stored import StoredIntermediary
+
+SIZES = (10**3, 10**4, 10**5, 10**6)
+_WARMING = 12
+_STEPS = ("NanoSetupRequest", "NanoSetupReveal")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """An intermediary after so many `sessions`.
+
+    `bytes_per_session` and `rows_per_session` are on disk, `depth` is that of the tree of records.
+    Of one Nano-Setup at the intermediary: processor time `setup_ms`, the same in pairing checks of
+    the same minute, and the `pages` that it writes.
+    """
+
+    sessions: int
+    rows_per_session: int
+    bytes_per_session: float
+    depth: int
+    setup_ms: float
+    setup_ratio: float
+    pages: float
+
+
+def measure_scale(sizes: Sequence[int] = SIZES, runs: int = 40, folder: Path | None = None,
+                  progress: Callable[[Size], None] = lambda size: None) -> list[Size]:
+    """Fill a database to each of the ascending `sizes` and set sessions up on top of it.
+
+    A million sessions take 4 GB of disk in `folder` and some minutes.
+    """
+    found = []
+    with tempfile.TemporaryDirectory(dir=folder, prefix="monetor-scale-") as place:
+        one = StoredIntermediary(Path(place) / "store.sqlite")
+        try:
+            for _ in range(_WARMING):
+                one.session()
+            empty, filled = one.store.disk().bytes, 0
+            for sessions in sizes:
+                one.fill(sessions - filled)
+                filled = sessions
+                found.append(_measure(one, sessions, empty, runs))
+                progress(found[-1])
+        finally:
+            one.close()
+    return found
+
+
+def _measure(one: StoredIntermediary, sessions: int, empty: int, runs: int) -> Size:
+    disk = one.store.disk()
+    setups, pages = [], []
+    for number in range(2 * runs):
+        one.counting = number < runs
+        one.touched.clear()
+        terms_hash = one.setup()
+        steps = [step for step in one.touched if step.step in _STEPS]
+        if one.counting:
+            pages.append(sum(step.pages for step in steps))
+        else:
+            setups.append(sum(step.ms for step in steps))
+        one.finish(terms_hash)
+    pairing = reference_costs(backend(), runs)["pairing_check"]
+    ms = statistics.median(setups)
+    return Size(sessions, one.rows_per_session, (disk.bytes - empty) / sessions, disk.depth, ms,
+                ms / pairing, statistics.fmean(pages))
