@@ -40,6 +40,11 @@ class Size:
     pages: float
 
 
+def sizes_up_to(sessions: int) -> tuple[int, ...]:
+    """The sizes that are measured on the way to so many sessions."""
+    return (*(size for size in SIZES if size < sessions), sessions)
+
+
 def measure_scale(sizes: Sequence[int] = SIZES, runs: int = 40, folder: Path | None = None,
                   progress: Callable[[Size], None] = lambda size: None) -> list[Size]:
     """Fill a database to each of the ascending `sizes` and set sessions up on top of it.

@@ -20,7 +20,7 @@ from monetor_chain.parameters import DEFAULT, NetworkParameters
 
 from ..crypto.curve import backend
 from ..crypto.issuer import IssuerKey
-from ..protocol.dialogue import Dialogue, Name
+from ..protocol.dialogue import Dialogue, Name, Watch, unwatched
 from ..protocol.moment import Moment
 from ..protocol.records import Records, Table, dump
 from ..store import Store
@@ -105,8 +105,10 @@ class MeasuredStore(Store):
 class StoredIntermediary:
     """Honest parties whose intermediary keeps everything in `path`, a new database."""
 
-    def __init__(self, path: Path, parameters: NetworkParameters = DEFAULT) -> None:
-        self.path = path
+    def __init__(self, path: Path, parameters: NetworkParameters = DEFAULT, *,
+                 observe: Watch = unwatched) -> None:
+        """`observe` is entered around each step of each party, its transaction included."""
+        self._observe = observe
         self.store = MeasuredStore(path, bytes(32), "intermediary")
         self.touched: list[Touched] = []
         self.counting = False
@@ -140,11 +142,12 @@ class StoredIntermediary:
     @contextmanager
     def _watch(self, name: Name, step: str) -> Iterator[None]:
         if not self._watching or name is not Name.INTERMEDIARY:
-            yield
+            with self._observe(name, step):
+                yield
             return
         if self.counting:
             self.store.checkpoint()
-        with stopwatch() as span, self.store.transaction():
+        with stopwatch() as span, self._observe(name, step), self.store.transaction():
             yield
         pages = self.store.journal_pages() if self.counting else 0
         self.touched.append(Touched(step, pages, span.ms))

@@ -93,7 +93,8 @@ Watch = Callable[[Name, str], AbstractContextManager[object]]
 """Entered around each step of a machine, with the party and the message or command it handles."""
 
 
-def _unwatched(name: Name, step: str) -> AbstractContextManager[object]:
+def unwatched(name: Name, step: str) -> AbstractContextManager[object]:
+    """Nobody watches."""
     return nullcontext()
 
 
@@ -108,7 +109,7 @@ class Dialogue:
     def __init__(self, moment: Moment, issuer: IssuerKey, *,
                  heard: Callable[[Delivery], None] = lambda delivery: None,
                  settled: Callable[[Name, LedgerCall], None] = lambda name, call: None,
-                 watch: Watch = _unwatched) -> None:
+                 watch: Watch = unwatched) -> None:
         self.moment = moment
         self.heard = heard
         self.settled = settled
