@@ -15,7 +15,9 @@ def run(
     full: Annotated[
         bool,
         typer.Option(
-            "--full", help="Also the second curve library, every step and message, workers, and the gas."
+            "--full",
+            help="Also the second curve library, every step and message, what it is made of, "
+            "workers, and the gas.",
         ),
     ] = False,
     sessions: Annotated[

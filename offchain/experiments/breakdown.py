@@ -81,7 +81,7 @@ def measure_breakdown(runs: int = 40) -> list[Spent]:
     with tempfile.TemporaryDirectory(prefix="monetor-breakdown-") as place:
         one = StoredIntermediary(Path(place) / "store.sqlite", observe=observe)
         try:
-            for _ in range(_WARMING):
+            for _ in range(min(_WARMING, runs)):
                 one.session()
             times.clear()
             pairing = reference_costs(backend(), runs)["pairing_check"]

@@ -55,7 +55,7 @@ def measure_scale(sizes: Sequence[int] = SIZES, runs: int = 40, folder: Path | N
     with tempfile.TemporaryDirectory(dir=folder, prefix="monetor-scale-") as place:
         one = StoredIntermediary(Path(place) / "store.sqlite")
         try:
-            for _ in range(_WARMING):
+            for _ in range(min(_WARMING, runs)):
                 one.session()
             empty, filled = one.store.disk().bytes, 0
             for sessions in sizes:

@@ -66,7 +66,11 @@ class MeasuredStore(Store):
         """Tell `heard` of every SQL statement; None stops it."""
         self._connection.set_trace_callback(heard)
 
-    def plans(self, statement: str) -> list[str]:
+    def instructions(self, heard: Callable[[], int] | None) -> None:
+        """Call `heard` for every instruction of SQLite's machine; None stops it."""
+        self._connection.set_progress_handler(heard, 1)
+
+    def plan(self, statement: str) -> list[str]:
         """How SQLite would find the rows of a statement."""
         return [str(row[3]) for row in self._connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
 

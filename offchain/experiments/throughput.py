@@ -144,7 +144,7 @@ def measure_rate(count: int = 256, *, workers: int = 0, group: int = GROUP,
         load = Load(Path(place))
         try:
             warming, setups = ([load.setup() for _ in range(size)]
-                               for size in (_WARMING * (workers + 1), count))
+                               for size in (min(_WARMING * (workers + 1), count), count))
             return asyncio.run(_measure(load, warming, setups, workers, group))
         finally:
             load.store.close()
