@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """docs/results.md and its figures, from a measurement on the machine that runs this.
 
-    python -m offchain.experiments.results [folder] [statement.json] [--sessions N]
+    python -m offchain.experiments.results [folder] [statement.json] [scale.json]
 
-The second file is what `monetor demo --json` wrote; with it the page has the demo's latencies too.
-`--sessions` is how many sessions an intermediary's database is filled up to, a million if not said,
-which takes 4 GB of disk and some minutes.
+The first file is what `monetor demo --json` wrote; with it the page has the demo's latencies too.
+The second is what `monetor bench --sessions 1000000 --json` wrote, for an intermediary after many
+sessions; without it there are 10,000.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from monetor_chain.gas import BUDGETS
 from .bench import REFERENCE, BenchOptions, BenchReport, run_bench
 from .breakdown import KINDS
 from .figures import PROTOCOLS, draw
-from .scale import SIZES, measure_scale, sizes_up_to
+from .scale import Size, measure_scale, sizes_up_to
 from .sessions import SESSION_PROTOCOLS
 
 _AIMS = {
@@ -66,12 +66,20 @@ def machine() -> str:
             f"CPython {platform.python_version()}")
 
 
+def _busy() -> str:
+    load = os.getloadavg()[2]
+    if load <= (os.cpu_count() or 1):
+        return ""
+    return (f" Other programs ran on it meanwhile ({load:.0f} at a time), which share its caches "
+            "and memory: a quiet machine is faster. Ratios suffer less.")
+
+
 def _head(machine_text: str) -> list[str]:
     return [
         "# Results", "",
         "Written by `python -m offchain.experiments.results`; `monetor bench` prints the headline "
         "figures of your machine.", "",
-        f"Machine: {machine_text}; one core used.", "",
+        f"Machine: {machine_text}; one core used.{_busy()}", "",
         "Times are medians of processor time of one thread, so other programs hardly count, yet "
         "they belong to the machine. Ratios to a pairing check (`e(a, b) = e(c, d)`, measured in "
         "the same process) carry over to others. A step is everything that a party does with one "
@@ -149,9 +157,9 @@ def _rates(report: BenchReport) -> Iterator[str]:
         "as fast as this machine let them, beside everything else that ran on it.")
     yield ""
     yield from _table(("workers", "group", "per second and core", "in pairing checks each",
-                       "per second by the clock"), (
+                       "of it not by workers", "per second by the clock"), (
         (str(one.workers), str(one.group), f"{one.per_core:.0f}", f"{one.cost:.1f}",
-         f"{one.per_second:.0f}") for one in report.rates))
+         f"{one.own:.0%}", f"{one.per_second:.0f}") for one in report.rates))
     yield ""
     yield (
         "What was tried and is not done. *Merging the equations of a proof under random weights*: "
@@ -266,12 +274,14 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m offchain.experiments.results")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("docs"))
     parser.add_argument("statement", nargs="?", type=Path)
-    parser.add_argument("--sessions", type=int, default=SIZES[-1])
+    parser.add_argument("scale", nargs="?", type=Path)
     options = parser.parse_args(arguments)
     folder: Path = options.folder
     statement = json.loads(options.statement.read_text()) if options.statement else None
     report = run_bench(BenchOptions(parts=True, gas=True))
-    report = replace(report, scale=measure_scale(sizes_up_to(options.sessions)))
+    report = replace(report, scale=(
+        [Size(**one) for one in json.loads(options.scale.read_text())["scale"]] if options.scale
+        else measure_scale(sizes_up_to(10**4))))
     draw(report, folder / "figures")
     (folder / "results.md").write_text(page(report, machine(), statement).rstrip() + "\n",
                                        encoding="utf-8")

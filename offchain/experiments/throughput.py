@@ -56,7 +56,8 @@ _AT_ONCE = 3
 class Rate:
     """Setups per second: of the wall clock, and of processor time of all processes together.
 
-    `cost` is the processor time of one setup in pairing checks of the same minute.
+    `cost` is the processor time of one setup in pairing checks of the same minute, `own` the part
+    of it that the process with the database needs.
     """
 
     workers: int
@@ -64,6 +65,7 @@ class Rate:
     per_second: float
     per_core: float
     cost: float
+    own: float
 
 
 class Load:
@@ -156,21 +158,23 @@ async def _measure(load: Load, warming: Sequence[tuple[Message, Message]],
     try:
         await load.serve(warming, group, workers)
         pids = [] if workers is None else workers.pids()
-        started, before = time.perf_counter(), _processor_seconds(pids)
+        started, own = time.perf_counter(), time.process_time()
+        theirs = _processor_seconds(pids)
         await load.serve(setups, group, workers)
-        wall, spent = time.perf_counter() - started, _processor_seconds(pids) - before
+        wall, own = time.perf_counter() - started, time.process_time() - own
+        spent = own + _processor_seconds(pids) - theirs
     finally:
         if workers is not None:
             await workers.close()
     pairing = reference_costs(load.issuer.curve, 40)["pairing_check"]
     each = spent / len(setups)
-    return Rate(count, group, len(setups) / wall, 1 / each, each * 1e3 / pairing)
+    return Rate(count, group, len(setups) / wall, 1 / each, each * 1e3 / pairing, own / spent)
 
 
 def _processor_seconds(pids: Sequence[int]) -> float:
-    """Processor time of this process and of those, as Linux counts it."""
+    """Processor time of other processes, as Linux counts it."""
     ticks = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+    return ticks / os.sysconf("SC_CLK_TCK")

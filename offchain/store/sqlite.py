@@ -115,7 +115,8 @@ class Transaction:
         except sqlite3.Error as error:
             raise StoreError(f"a step could not be stored ({error})") from error
         finally:
-            self.touched = before | self.touched
+            before |= self.touched
+            self.touched = before
 
     def count(self, name: str, change: int = 1) -> None:
         """Add to one of the party's running totals."""

@@ -104,6 +104,7 @@ def test_every_step_is_taken_apart_whole():
 def test_the_setups_that_are_counted_are_answered(tmp_path: Path, workers: int):
     rate = measure_rate(6, workers=workers, group=4, folder=tmp_path)
     assert rate.per_core > 0 and rate.per_second > 0
+    assert rate.own == 1 if workers == 0 else rate.own <= 1
 
 
 def test_setups_that_are_refused_are_not_counted(tmp_path: Path):
@@ -118,7 +119,7 @@ def test_setups_that_are_refused_are_not_counted(tmp_path: Path):
 def test_the_page_holds_every_figure(report):
     report = replace(
         report, breakdown=[Spent("client", "a_step", 1.0, dict.fromkeys(KINDS, 0.25))],
-        rates=[*report.rates, Rate(2, 16, 77.0, 321.0, 4.5)],
+        rates=[*report.rates, Rate(2, 16, 77.0, 321.0, 4.5, 0.25)],
         scale=[Size(4321, 18, 3700.0, 4, 3.9, 4.4, 13.5)])
     text = page(report, "1 core", {
         "download": {"bytes": 5, "seconds": 1.0},
@@ -128,7 +129,7 @@ def test_the_page_holds_every_figure(report):
     assert "Machine: 1 core" in text
     assert "| nano_setup | 1 | 2 | 6 |" in text
     assert "| client | `a_step` | 1.50 |" in text
-    assert "| 2 | 16 | 321 | 4.5 | 77 |" in text
+    assert "| 2 | 16 | 321 | 4.5 | 25% | 77 |" in text
     assert "| 4,321 | 18 | 3,700 | 4 | 3.90 | 4.4 | 13.5 |" in text
 
 
