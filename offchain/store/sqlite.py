@@ -103,10 +103,8 @@ class Transaction:
             self._connection.execute("SAVEPOINT part")
             try:
                 yield
-            except sqlite3.Error:
-                # SQLite may have ended the transaction; what came after it would be no part of one.
-                raise
             except BaseException:
+                # Fails too if SQLite has ended the transaction, as after some failures it does.
                 self._connection.execute("ROLLBACK TO part")
                 self._connection.execute("RELEASE part")
                 self.touched = set()

@@ -59,7 +59,7 @@ def test_a_draft_is_used_once_even_if_its_first_use_came_to_nothing(world: World
         Table.SESSION, second.terms.nano_terms().hash()).phase is Phase.SETUP
 
 
-@pytest.mark.parametrize("change", [{"price": 101}, {"n": 64}])
+@pytest.mark.parametrize("change", [{"price": 101}, {"n": 64}, {"n": 64, "price": 200}])
 def test_a_draft_of_other_parameters_is_not_used(world: World, change: dict[str, int]) -> None:
     draft = drafted(world, **change)
     request = start(world, draft)
