@@ -37,6 +37,7 @@ from .messages import (
     unpack,
 )
 from .moment import Moment, tip
+from .nano_setup import NanoSetupDraft
 from .outbox import Done, Note, Outbox, Request, Tell
 from .records import Records, Table
 from .resting import begin_rest
@@ -54,10 +55,15 @@ class Client(EndUserMachine):
 
     # --- Sessions
 
-    def nano_setup(self, records: Records, moment: Moment, cid: int) -> tuple[bytes, Outbox]:
+    def draft_setup(self, records: Records, moment: Moment, cid: int) -> NanoSetupDraft:
+        """What a setup from an idle wallet can have ready before it is wanted; writes nothing."""
+        return nano_setup.draft(records, self.user_of(records, cid >> 8), moment, cid)
+
+    def nano_setup(self, records: Records, moment: Moment, cid: int,
+                   prepared: NanoSetupDraft | None = None) -> tuple[bytes, Outbox]:
         """Set up a session from an idle wallet; returns hash(nT)."""
         terms_hash, outbox = nano_setup.start(
-            records, self.user_of(records, cid >> 8), moment, cid)
+            records, self.user_of(records, cid >> 8), moment, cid, prepared)
         t_exp = client_session(records, terms_hash).session.terms.t_exp
         margin = moment.parameters.safety_margin
         set_deadline(records, t_exp + margin, Duty.CLOSE, terms_hash)

@@ -18,6 +18,7 @@ from monetor_chain.statements import Role, channel_id, keccak256
 from ..crypto.errors import CryptoError
 from . import answering, cash_out, establish, nano_close, nano_establish, nano_setup, pay
 from .answering import SPEND, Answer, Intermediary
+from .claims import Verdicts
 from .codec import B32, U64
 from .errors import ProtocolError, RefusalCode, Refused
 from .ledger import (
@@ -138,13 +139,15 @@ class IntermediaryMachine:
     def __init__(self, me: Intermediary) -> None:
         self.me = me
 
-    def handle(self, records: Records, moment: Moment, pcmd: int, payload: bytes
-               ) -> tuple[tuple[int, bytes], Outbox]:
+    def handle(self, records: Records, moment: Moment, pcmd: int, payload: bytes,
+               verdicts: Verdicts | None = None) -> tuple[tuple[int, bytes], Outbox]:
         """The reply to a request, and the outbox.
 
         Raises `ProtocolError` (`Refused` with its code) when the request is refused and nothing
-        may be stored; `refusal` turns that into the message to send.
+        may be stored; `refusal` turns that into the message to send. With `verdicts` it verifies
+        no proof of its own and raises `Unverified` where a verdict is missing.
         """
+        me = self.me if verdicts is None else replace(self.me, verdicts=verdicts)
         message = unpack(pcmd, payload)
         step = _STEPS.get(type(message))
         if step is None:
@@ -163,7 +166,7 @@ class IntermediaryMachine:
                 moment.now - tip(records).timestamp > moment.parameters.safety_margin):
             raise Refused(RefusalCode.NOT_YET, "the latest confirmed block is too old")
         try:
-            answer = handler(records, self.me, moment, message)
+            answer = handler(records, me, moment, message)
         except CryptoError as error:
             raise Refused(RefusalCode.PROOF, str(error)) from error
         if answer.reply is None:
