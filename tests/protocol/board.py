@@ -14,11 +14,11 @@ from typing import Any
 from monetor_chain.parameters import DEMO
 from monetor_chain.rehearsal import Rehearsal
 from offchain.crypto.issuer import IssuerKey
-from offchain.protocol import answering, nano_pay, pay, wallet as wallets
+from offchain.protocol import answering, establish, nano_pay, pay, wallet as wallets
 from offchain.protocol.errors import ProtocolError, RefusalCode, Refused
 from offchain.protocol.records import Table
 from offchain.protocol.sessions import ClientSession, Phase, RelaySession, Session
-from offchain.protocol.wallet import Paying
+from offchain.protocol.wallet import Idle, Paying
 from tests.contracts.mocks import compiled
 from tests.protocol.world import (
     CLIENT_DEPOSIT,
@@ -51,7 +51,7 @@ class Board(World):
         self._version = 0
         self._seen: dict[str, tuple[int, Any]] = {}
         self.watch: Callable[[Node], None] = lambda node: None
-        self.held: list[tuple[int, Parcel]] = []
+        self.slowed: list[tuple[int, Parcel]] = []
         self.late: dict[str, int] = {}
 
     def _collect(self, node: Node) -> None:
@@ -61,7 +61,7 @@ class Board(World):
     def load(self, saved: Any) -> None:
         super().load(saved)
         self.watch = lambda node: None
-        self.held.clear()
+        self.slowed.clear()
         self.late.clear()
         self._version += 1
 
@@ -87,12 +87,12 @@ class Board(World):
     def _next_due(self, until: int) -> int:
         first = [int.from_bytes(next(node.records.scan(Table.DEADLINE), (b"\xff" * 8,))[0][:8],
                                 "big") for node in self.nodes.values() if node.alive]
-        return min([until, *first, *(at for at, _ in self.held), *self.late.values()])
+        return min([until, *first, *(at for at, _ in self.slowed), *self.late.values()])
 
     def hold(self, parcel: Parcel, until: int) -> None:
         """A transaction that no block takes before `until`."""
         self.wire.remove(parcel)
-        self.held.append((until, parcel))
+        self.slowed.append((until, parcel))
 
     def lag(self, node: Node, until: int) -> None:
         """A party that hears of no block before `until`."""
@@ -100,8 +100,8 @@ class Board(World):
         self.late[node.name] = until
 
     def _catch_up(self) -> None:
-        for one in [one for one in self.held if one[0] <= self.now]:
-            self.held.remove(one)
+        for one in [one for one in self.slowed if one[0] <= self.now]:
+            self.slowed.remove(one)
             self.wire.appendleft(one[1])
         for name in [name for name, at in self.late.items() if at <= self.now]:
             del self.late[name]
@@ -195,7 +195,11 @@ class Board(World):
 
 def open_board(channels: int = 3) -> Board:
     """A fresh ledger on which C, R and E have this many open channels each."""
-    board = Board(Rehearsal(), IssuerKey.generate())
+    return furnish(Board(Rehearsal(), IssuerKey.generate()), channels)
+
+
+def furnish(board: Board, channels: int) -> Board:
+    """Open everybody's channels."""
     board.stage.enrich(board.stage.party("stranger"), 10**9)
     board.open(board.c, deposit=CLIENT_DEPOSIT, fund=0, count=channels)
     board.open(board.r, deposit=0, fund=RELAY_FUND, count=channels)
@@ -302,16 +306,23 @@ class Floors:
                 if node.name not in self.bad for cid in node.cids()
                 if self.world.status(cid) != RESOLVED]
 
-    def settle(self) -> None:
+    def untouched(self, node: Node, cid: int) -> bool:
+        """Whether a channel is open at what it was opened with, and nothing is under way."""
+        wallet = node.wallet(cid)
+        return (isinstance(wallet, Idle) and self.world.status(cid) == OPEN
+                and wallet.balance == establish.group_of(node.records, cid).deposit)
+
+    def settle(self, *, everything: bool = True) -> None:
         """Everybody honest comes back and ends what it has; the rest is time.
 
-        What the coalition wants on the ledger, it has posted before.
+        What the coalition wants on the ledger, it has posted before. `everything`: untouched
+        channels as well.
         """
         world = self.world
         honest = [node for node in world.nodes.values() if node.name not in self.bad]
         world.fault = lambda parcel: (parcel,)
-        world.wire.extend(parcel for _, parcel in world.held)
-        world.held.clear()
+        world.wire.extend(parcel for _, parcel in world.slowed)
+        world.slowed.clear()
         world.late.clear()
         for node in honest:
             node.alive = node.follows = True
@@ -321,6 +332,8 @@ class Floors:
         world.travel(max([world.now, *ends]) + 6 * MU)
         for node in honest:
             for cid in node.cids() if node is not world.i else ():
+                if not everything and self.untouched(node, cid):
+                    continue
                 world.act(node, lambda records, moment, node=node, cid=cid:
                           node.machine.post_claim(records, cid))
         world.run()
@@ -329,10 +342,9 @@ class Floors:
             # Nobody has to resolve what the coalition has posted.
             world.travel(world.now + DEMO.dispute_window + 4 * MU)
             return
-        for _, group in list(world.i.records.scan(Table.GROUP)):
-            for index in range(group.count):
-                cid = group.group << 8 | index
-                if world.status(cid) == OPEN:
+        for node in (world.c, world.r, world.e):
+            for cid in node.cids():
+                if world.status(cid) == OPEN and (everything or not self.untouched(node, cid)):
                     world.act(world.i, lambda records, moment, cid=cid:
                               world.i.machine.request_close(records, cid))
         world.run()
