@@ -24,11 +24,12 @@ from monetor_chain.statements import Role
 from offchain.crypto.hash_chain import HashChain
 from offchain.protocol import answering, ledger as calls, messages as m, nano_pay, wallet as wallets
 from offchain.protocol.errors import ProtocolError, RefusalCode
+from offchain.protocol.moment import tip
 from offchain.protocol.outbox import Request
 from offchain.protocol.records import MemoryRecords, Table
 from offchain.protocol.sessions import ClientSession, RelaySession, Session
 from offchain.protocol.wallet import Idle
-from tests.protocol.board import OPEN, Board, Floors
+from tests.protocol.board import OPEN, REQUESTED, Board, Floors
 from tests.protocol.world import Node
 
 COALITIONS = ("", "C", "R", "I", "E", "CR", "CI", "RI", "CE", "RE", "IE", "CRI", "CRE", "CIE",
@@ -204,6 +205,8 @@ class Balance(RuleBasedStateMachine):
         """The request that a machine would make on a copy of its disk, which nobody else sees."""
         node = self.node(name)
         records = node.records.copy()
+        # Whoever forges knows the time, though its machine may not have followed the ledger.
+        records.put(Table.META, b"tip", tip(self.world.i.records))
         if wallet is not None:
             wallets.put(records, wallet.cid, wallet)
         outbox = action(records, self.world.moment())
@@ -268,7 +271,7 @@ class Balance(RuleBasedStateMachine):
     def _post_best(self, node: Node, cid: int) -> None:
         """The claim that is worth most, of those that would not be refuted if there is one."""
         world = self.world
-        if world.status(cid) != OPEN:
+        if world.status(cid) not in (OPEN, REQUESTED):
             return
         options = sorted((call for call in self.held(node) if call.cid == cid), key=self.worth)
         for call in options[:-5:-1]:

@@ -272,6 +272,64 @@ class Game(Balance):
             node.backlog.clear()
             node.records, node.follows = before
 
+    @move(at=AT, what=st.sampled_from(("setup", "establish", "close R", "close C", "pay", "paid")),
+          few=st.integers(0, 9), which=st.sampled_from((0, 0, 1, -1)))
+    def post_amid(self, at: int, what: str, few: int, which: int) -> None:
+        """In the middle of a step a claim of its channel goes to the ledger, the newest first, and
+        the party plays on as if it had not."""
+        world = self.world
+        c, r, e = world.c, world.r, world.e
+        who = {"setup": "C", "close C": "C", "pay": "C", "paid": "E"}.get(what, "R")
+        self.need(self.is_bad(who), c.alive, r.alive, e.alive, world.i.alive)
+        node = self.node(who)
+        if what in ("pay", "paid"):
+            source, target = self.pick(self.idle(c), at), self.pick(self.idle(e), at)
+            amount = min(c.balance(source) - PAY_FEE, 40_000)
+            self.need(amount >= 0, world.would(*m.pack(m.PayQuery())) is None)
+            cid = source if what == "pay" else target
+            world.invoice(amount, source, target)
+        elif what == "setup":
+            cid = self.pick(self.idle(c), at)
+            world.start_setup(cid)
+        elif what == "establish":
+            known = set(self.sessions(r))
+            world.offer(self.pick(self.sessions(c, ClientPhase.READY), at))
+            self.deliver_some(1)
+            cid = wallets.session_of(r.records, self.pick(
+                set(self.sessions(r)) - known, 0)).cid
+        else:
+            phases = ((RelayPhase.ACTIVE,) if who == "R"
+                      else (ClientPhase.READY, ClientPhase.OFFERED, ClientPhase.ACTIVE))
+            key = self.pick(self.sessions(node, *phases), at)
+            cid = wallets.session_of(node.records, key).cid
+            if who == "R":
+                world.act(r, lambda records, moment: r.machine.nano_close(records, key))
+            else:
+                world.act(c, lambda records, moment: c.machine.nano_close(records, key))
+        mine = [one for one in self.held(node) if one.cid == cid]
+        self.deliver_some(few)
+        if mine and world.status(cid) in (OPEN, REQUESTED):
+            node.follows = False
+            self.posted(node, mine[(len(mine) - 1 - which) % len(mine)])
+            node.backlog.clear()
+            node.follows = True
+        for _ in range(3):
+            world.run()
+            world.retry()
+
+    @move(bad="C", at=AT, to=AT)
+    def move_away(self, at: int, to: int) -> None:
+        """All of a wallet to E, so that what its channel was is worth more than what it is."""
+        world = self.world
+        self.need(world.c.alive, world.e.alive, world.i.alive)
+        cid, target = self.pick(self.idle(world.c), at), self.pick(self.idle(world.e), to)
+        amount = min(world.c.balance(cid) - PAY_FEE, 80_000 - world.e.balance(target))
+        self.need(amount > 0, world.would(*m.pack(m.PayQuery())) is None)
+        world.invoice(amount, cid, target)
+        for _ in range(3):
+            world.run()
+            world.retry()
+
     def posted(self, node: Node, call: Any) -> None:
         if not self.world.transact(node, call):
             self.tally.refused["post", node.reverted[-1][1]] += 1
@@ -445,7 +503,7 @@ class Game(Balance):
         """A cash-out that shows one wallet which it must not."""
         name = self.pick([one for one in "CE" if one in self.bad], at)
         node = self.node(name)
-        spent = self.pick([one for one in self.spent(name)], at) if how == "spent" else None
+        spent = self.pick(self.spent(name), at) if how == "spent" else None
         group = node.cids()[0] >> 8
         self.need(not cash_out.gone(self.world.i.records, group))
 
@@ -533,7 +591,7 @@ class Game(Balance):
         offer = m.NanoOffer(self.floors.chains[key][0], world.key_hash)
 
         def start(copy: MemoryRecords, moment: Any) -> Any:
-            older = {epoch: DEMO for epoch in range(offer.terms.epoch, moment.epoch)}
+            older = dict.fromkeys(range(offer.terms.epoch, moment.epoch), DEMO)
             return forgeries.join_with(r.machine.user, copy, replace(moment, older=older), cid,
                                        offer)
 
@@ -559,9 +617,9 @@ class Game(Balance):
                          if tip(world.i.records).timestamp < self.i_terms(one).t_exp - MU], at)
         cid = self.unspent(which)
         offer = m.NanoOffer(self.floors.chains[key][0], world.key_hash)
+        older = dict.fromkeys(range(offer.terms.epoch, DEMO.epoch_at(world.now)), DEMO)
         message = self.forged("C", lambda records, moment: forgeries.join_with(
-            world.c.machine.user, records, replace(moment, older={
-                epoch: DEMO for epoch in range(offer.terms.epoch, moment.epoch)}), cid, offer))
+            world.c.machine.user, records, replace(moment, older=older), cid, offer))
         self.refuses("join_as_client", message, Code.PROOF)
 
     def i_terms(self, key: bytes) -> m.Terms:
@@ -871,4 +929,5 @@ class Game(Balance):
     session_2, session_3, pay_2, pay_3 = session, session, pay, pay
     nano_setup_2, nano_offer_2, nano_pay_2 = nano_setup, nano_offer, nano_pay
     nano_close_r_2, nano_close_c_2, deliver_2, retry_2 = nano_close_r, nano_close_c, deliver, retry
-    post_2, post_3, wait_until_2 = post, post, wait_until
+    post_2, wait_until_2, move_away_2 = post, wait_until, move_away
+    post_amid_2, post_amid_3, post_amid_4 = post_amid, post_amid, post_amid

@@ -14,7 +14,14 @@ from typing import Any
 from monetor_chain.parameters import DEMO
 from monetor_chain.rehearsal import Rehearsal
 from offchain.crypto.issuer import IssuerKey
-from offchain.protocol import answering, establish, nano_pay, pay, wallet as wallets
+from offchain.protocol import (
+    answering,
+    establish,
+    ledger as calls,
+    nano_pay,
+    pay,
+    wallet as wallets,
+)
 from offchain.protocol.errors import ProtocolError, RefusalCode, Refused
 from offchain.protocol.records import Table
 from offchain.protocol.sessions import ClientSession, Phase, RelaySession, Session
@@ -58,16 +65,33 @@ class Board(World):
         super()._collect(node)
         self.watch(node)
 
+    def save(self) -> Any:
+        for node in self.nodes.values():
+            self.stake(node)
+        return super().save(), {name: found for name, (_, found) in self._seen.items()}
+
     def load(self, saved: Any) -> None:
-        super().load(saved)
+        state, seen = saved
+        super().load(state)
         self.watch = lambda node: None
         self.slowed.clear()
         self.late.clear()
         self._version += 1
+        self._seen = {name: (self._version, found) for name, found in seen.items()}
 
     def transact(self, node: Node, call: Any) -> bool:
         self._version += 1
+        if not isinstance(call, calls.Open):
+            # Only an opening moves tokens; all else moves what the ledger owes.
+            for one in self.nodes.values():
+                version, found = self._seen.get(one.name, (-1, None))
+                if version == self._version - 1:
+                    self._seen[one.name] = self._version, found
         return super().transact(node, call)
+
+    def forget(self) -> None:
+        """Somebody has made a transaction by other means."""
+        self._version += 1
 
     # --- Time
 
@@ -337,16 +361,23 @@ class Floors:
                 world.act(node, lambda records, moment, node=node, cid=cid:
                           node.machine.post_claim(records, cid))
         world.run()
-        world.travel(world.now + DEMO.dispute_window + 4 * MU)
+        self._wait_out()
         if "I" in self.bad:
-            # Nobody has to resolve what the coalition has posted.
-            world.travel(world.now + DEMO.dispute_window + 4 * MU)
             return
-        for node in (world.c, world.r, world.e):
-            for cid in node.cids():
-                if world.status(cid) == OPEN and (everything or not self.untouched(node, cid)):
-                    world.act(world.i, lambda records, moment, cid=cid:
-                              world.i.machine.request_close(records, cid))
+        left = [cid for node in (world.c, world.r, world.e) for cid in node.cids()
+                if world.status(cid) == OPEN and (everything or not self.untouched(node, cid))]
+        for cid in left:
+            world.act(world.i, lambda records, moment, cid=cid:
+                      world.i.machine.request_close(records, cid))
         world.run()
-        world.travel(world.now + DEMO.close_notice + DEMO.dispute_window + 4 * MU)
+        self._wait_out()
+
+    def _wait_out(self) -> None:
+        """Let pass what runs on the ledger. With a corrupt I nobody need end the coalition's."""
+        for _ in range(4):
+            ends = [end for status, end in self.world.channels().values()
+                    if status in (REQUESTED, CLOSING, CLOSING_SESSION)]
+            if not ends:
+                return
+            self.world.travel(max(self.world.now, *ends) + 2 * MU)
 

@@ -7,8 +7,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from typing import Any
 import pytest
 
 from tests.protocol.board import Board, open_board
@@ -31,7 +30,13 @@ def weak(tmp_path_factory: pytest.TempPathFactory) -> Board:
     return open_weak_board(tmp_path_factory.mktemp("weak"))
 
 
-@pytest.mark.parametrize("one", ALL, ids=lambda one: one.name)
+def named(one: Weakening) -> Any:
+    """The ledger's, which has to be compiled for them, and those that others cover take longer."""
+    marks = [pytest.mark.long] if one.ledger or not one.loser else []
+    return pytest.param(one, id=one.name, marks=marks)
+
+
+@pytest.mark.parametrize("one", [named(one) for one in ALL])
 def test_weakening(one: Weakening, strong: Board, request: pytest.FixtureRequest,
                    monkeypatch: pytest.MonkeyPatch) -> None:
     saved = strong.save()
@@ -53,6 +58,7 @@ def test_weakening(one: Weakening, strong: Board, request: pytest.FixtureRequest
         board.load(saved)
     assert why is None, f"the play is stopped without the rule: {why}"
     print(f"{one.name}: {broken}")
+    # Of the few that others cover: the rule refuses, and that is all that there is to see.
     assert (one.loser in broken) if one.loser else broken == {}
 
 

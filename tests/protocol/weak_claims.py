@@ -98,7 +98,7 @@ def key_registered_again(world: Board) -> None:
         except TransactionReverted as error:
             raise Stopped(error.reason) from error
         finally:
-            world._version += 1
+            world.forget()
             world._mined([])
 
     sends(on.register_key(public.evm_encoding(), public.rest_hash()))

@@ -185,8 +185,8 @@ def weak_payee_relation(y0: Any) -> Any:
     def relation(bases: Any, points: Any) -> Any:
         equations = PAYEE_RELATION(bases, points)
         rt = equations[2]
-        return [*equations[:2], replace(rt, terms=(*rt.terms, (sigma.Base(y0), sigma.secret(SHIFT)))),
-                *equations[3:]]
+        shift = (sigma.Base(y0), sigma.secret(SHIFT))
+        return [*equations[:2], replace(rt, terms=(*rt.terms, shift)), *equations[3:]]
 
     return relation
 

@@ -420,7 +420,7 @@ def late_establish(world: Board) -> None:
     reveals(world, world.c, terms_hash, 5)
     world.jump(t_exp(world, terms_hash) + 1)
     reveals(world, world.c, terms_hash, N)
-    older = {epoch: DEMO for epoch in range(offer.terms.epoch, world.moment().epoch)}
+    older = dict.fromkeys(range(offer.terms.epoch, world.moment().epoch), DEMO)
     world.act(world.r, lambda records, moment: join_with(
         world.r.machine.user, records, replace(moment, older=older), cid, offer))
     flow(world, world.r)

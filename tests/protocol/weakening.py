@@ -14,7 +14,14 @@ from typing import Any
 
 import pytest
 
-from offchain.protocol import establish, intermediary, ledger as calls, messages as m, nano_pay, wallet as wallets
+from offchain.protocol import (
+    establish,
+    intermediary,
+    ledger as calls,
+    messages as m,
+    nano_pay,
+    wallet as wallets,
+)
 from offchain.protocol.errors import ProtocolError
 from offchain.protocol.outbox import Request
 from offchain.protocol.records import Table
