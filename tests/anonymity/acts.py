@@ -65,12 +65,13 @@ class Answers:
 
 @dataclass
 class Act:
-    """Messages and calls of one act, in order. `cid` and `balance` where they are in clear."""
+    """Messages and calls of one act, in order. `cid` where it is in clear; `amount`: the units of
+    a hidden payment, fee included, for an adversary who knows them."""
 
     heard: Sequence[Heard]
     called: Sequence[calls.LedgerCall] = ()
     cid: int | None = None
-    balance: int | None = None
+    amount: int = 0
 
     @cached_property
     def messages(self) -> list[Any]:

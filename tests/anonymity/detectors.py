@@ -46,6 +46,12 @@ class User:
     def last(self) -> Act:
         return self.acts[-1]
 
+    def copy(self) -> User:
+        """The same knowledge, to suppose something with."""
+        return User(self.cid, self.balance, list(self.acts),
+                    defaultdict(set, {name: set(found) for name, found in self.points.items()}),
+                    dict(self.bits), dict(self.numbers))
+
 
 Evidence = Callable[["Adversary", User, Act], float]
 
@@ -73,9 +79,13 @@ def detector(name: str, *, exact: bool) -> Callable[[Evidence], Evidence]:
 class Adversary:
     """The intermediary with its secret key and the randomness of its own replies."""
 
-    def __init__(self, key: IssuerKey, memory: Memory) -> None:
+    def __init__(self, key: IssuerKey, memory: Memory, *, statistics: bool = True) -> None:
+        """`statistics`: whether it keeps count of every bit of every act."""
+        self.statistics = statistics
         self.key, self.memory, self.reader = key, memory, Reader(key)
         self.curve = key.curve
+        self.users: list[User] = []
+        self._known: dict[tuple[int, int, int, int], dict[str, set[bytes]]] = {}
 
     # Y_i and Y~_i to a power, over the discrete logarithms that it knows.
 
@@ -112,21 +122,35 @@ class Adversary:
 
     def learn(self, user: User, act: Act) -> None:
         """The act was this user's."""
+        if self.statistics:
+            learn_bits(user, act)
+        self.suppose(user, act)
+
+    def suppose(self, user: User, act: Act) -> None:
+        """Let the act be this user's, as far as the next one is concerned."""
         for name, found in self.blindings(user, act).items():
             user.points[name] |= found
-        learn_bits(user, act)
         user.acts.append(act)
-        close, paid = act.first(m.ClientCloseRequest), act.first(m.PayerRequest)
+        close = act.first(m.ClientCloseRequest)
         if close and act.terms:
             user.balance += act.terms.delta_c * close.k
-        if paid and act.balance is not None:
-            user.balance = act.balance
+        user.balance -= act.amount
 
     def blindings(self, user: User, act: Act) -> dict[str, set[bytes]]:
         """What would be left of the act's commitments if it was this user's: its blindings.
 
         A blinding that recurs, or is none, gives the user away.
         """
+        key = user.cid, user.balance, id(user.last) if user.acts else 0, id(act)
+        if key not in self._known:
+            self._known[key] = self._blindings(user, act)
+        return self._known[key]
+
+    def forget(self) -> None:
+        """Acts that are not looked at again."""
+        self._known.clear()
+
+    def _blindings(self, user: User, act: Act) -> dict[str, set[bytes]]:
         found: dict[str, set[bytes]] = defaultdict(set)
         setup, paid = act.first(m.NanoSetupRequest), act.first(m.PayerRequest)
         before = user.last.asked if user.acts else None
@@ -185,9 +209,10 @@ class Adversary:
 
 @detector("equal values", exact=True)
 def equal_values(adversary: Adversary, user: User, act: Act) -> float:
-    """Pieces that occurred before; an account and a group are told with the label."""
-    return sum(len(act.pieces & one.pieces) for one in user.acts if act.cid is None)+ sum(
-        len(act.pieces & one.pieces) for one in user.acts[1:] if act.cid is not None)
+    """Pieces that occurred before. What names its channel in clear shares that with the opening.
+    """
+    before = user.acts if act.cid is None else user.acts[1:]
+    return sum(len(act.pieces & one.pieces) for one in before)
 
 
 @detector("near values", exact=True)
@@ -304,7 +329,8 @@ def likeness(adversary: Adversary, user: User, act: Act) -> float:
 
 
 def _bits(act: Act) -> str:
-    data = b"".join(one.payload for one in act.heard if one.target == "I" or one.target == "R")
+    data = b"".join(one.payload for one in act.heard
+                    if one.target in "IR" and one.pcmd != m.NanoPayment.PCMD)
     return f"{int.from_bytes(data, 'big'):0{8 * len(data)}b}"
 
 

@@ -171,7 +171,7 @@ def examine(world: ObservedWorld, protocol: Protocol, every: int) -> Counter[str
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda one: one.name)
 def test_a_sample_of_aborts(world: ObservedWorld, protocol: Protocol) -> None:
-    examine(world, protocol, 7)
+    examine(world, protocol, 11)
 
 
 CLAIMS = {"opening": {"Refund"}, "setup": {"Refund", "NanoRefund"}, "establish": {"NanoRefund"},

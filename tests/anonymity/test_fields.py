@@ -18,6 +18,7 @@ from monetor_chain.statements import GROUP_ORDER
 from offchain.crypto import possession, spending
 from offchain.protocol import answering, cash_out, messages as m, wallet as wallets
 from offchain.protocol.codec import Fixed, Many, Prefixed, UInt
+from tests.anonymity.conftest import Opened, known
 from tests.anonymity.fields import (
     CALL_TYPES,
     CALLS,
@@ -32,6 +33,7 @@ from tests.anonymity.fields import (
 from tests.anonymity.observed import (
     PIECE,
     ObservedWorld,
+    Seen,
     knots,
     repeated,
     unexplained,
@@ -124,21 +126,29 @@ def population(world: ObservedWorld) -> list[bytes]:
     return [*sessions, unfinished]
 
 
+@pytest.fixture(scope="module")
+def lived(opened: Opened) -> tuple[list[bytes], dict[str, list[Seen]]]:
+    """hash(nT) of a population's sessions, and what everybody saw of its life."""
+    with known(opened) as world:
+        return population(world), {by: world.seen(by) for by in "IRL"}
+
+
+Lived = tuple[list[bytes], dict[str, list[Seen]]]
+
+
 @pytest.mark.parametrize("by", ["I", "R", "L"])
-def test_nothing_is_joined_that_the_documentation_does_not_name(
-        world: ObservedWorld, by: str) -> None:
-    population(world)
-    everything = world.seen(by)
+def test_nothing_is_joined_that_the_documentation_does_not_name(lived: Lived, by: str) -> None:
+    everything = lived[1][by]
+    assert len(everything) > 20
     assert repeated(everything) == []
     assert unexplained(everything) == []
 
 
-def test_the_intermediary_tells_sessions_payments_and_accounts_apart(
-        world: ObservedWorld) -> None:
+def test_the_intermediary_tells_sessions_payments_and_accounts_apart(lived: Lived) -> None:
     """As many heaps as there are things: nothing joins, and nothing that belongs together is
     overlooked."""
-    sessions = population(world)
-    heaps = knots(world.seen("I"))
+    sessions, seen = lived
+    heaps = knots(seen["I"])
     with_session = [heap for heap in heaps
                     if any(one.kind == "session" for one in heap.things)]
     assert len(with_session) == len(sessions) == 8
@@ -147,10 +157,9 @@ def test_the_intermediary_tells_sessions_payments_and_accounts_apart(
     assert "NanoRefund" in {kind for one in joined[0].seen for kind in one.kinds}
 
 
-def test_what_everybody_shares_is_the_same_for_all(world: ObservedWorld) -> None:
-    population(world)
+def test_what_everybody_shares_is_the_same_for_all(lived: Lived) -> None:
     found: dict[tuple[str, str], set[Any]] = defaultdict(set)
-    for item in world.seen("I"):
+    for item in lived[1]["I"]:
         for kind, name, value in item.fields():
             if TABLE[kind][name] is Tells.NETWORK:
                 found[kind, name].add(value)

@@ -37,8 +37,8 @@ from tests.anonymity.simulators import (
 from tests.anonymity.stand import Stand
 from tests.crypto.cases import CTX, NAMES, Case, make
 
-SAMPLES = 40
-"""Of each kind: that a bit which is not constant looks so in all of them has probability 2^-39."""
+SAMPLES = 32
+"""Of each kind: that a bit which is not constant looks so in all of them has probability 2^-31."""
 MANY = 1_000
 
 
