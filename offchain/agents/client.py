@@ -131,15 +131,18 @@ class ClientAgent(EndUserAgent):
         return False
 
     def _has_rested(self, wallet: Idle) -> bool:
-        """A wallet that comes out of a session pauses for U[0, t_r] before the next one, so that
-        the intermediary cannot tell by the time that the two are one client's."""
+        """A new wallet pauses for U[0, t_r] before its session, so that the intermediary cannot
+        tell by the time whose it is: it has just handed out the wallet's token, after a session,
+        a hidden payment, or the opening of a channel that it knows by name."""
         known = self._rest.get(wallet.cid)
         if known is None or known[0] != wallet.nonce:
-            used = any(one.session.cid == wallet.cid for _, one in self._sessions())
-            limit = self.clock_seconds(self.engine.moment().parameters.setup_pause) if used else 0
-            known = wallet.nonce, time.monotonic() + secrets.SystemRandom().uniform(0, limit)
+            known = wallet.nonce, time.monotonic() + secrets.SystemRandom().uniform(
+                0, self._longest_pause())
             self._rest[wallet.cid] = known
         return time.monotonic() >= known[1]
+
+    def _longest_pause(self) -> float:
+        return self.clock_seconds(self.engine.moment().parameters.setup_pause)
 
     def clock_seconds(self, network_seconds: float) -> float:
         """How many seconds of this machine's clock so many of the network's take."""
