@@ -70,6 +70,8 @@ class Stand:
         self.clock = float(START)
         self.log: list[Heard] = []
         self.ledger: list[tuple[str, calls.LedgerCall]] = []
+        self.trace: list[tuple[str, str, str]] = []
+        """(source, target, message or call) of everything, in order."""
         self.acting = ""
         """The party whose step runs; a leak may depend on it."""
         self.silenced: Callable[[Heard], bool] = lambda heard: False
@@ -146,6 +148,7 @@ class Stand:
         if self.silenced(heard):
             return False
         self.log.append(heard)
+        self.trace.append((source, target, type(heard.message).__name__))
         return True
 
     def ask(self, name: str, pcmd: int, payload: bytes) -> tuple[int, bytes] | None:
@@ -199,6 +202,7 @@ class Stand:
 
     def _submit(self, side: Side, call: Any) -> None:
         self.ledger.append((side.name, call))
+        self.trace.append((side.name, "L", type(call).__name__))
         match call:
             case calls.Open():
                 self._happened(calls.Opened(call.group, call.dispute_window, call.close_notice))
