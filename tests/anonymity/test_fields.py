@@ -35,6 +35,7 @@ from tests.anonymity.observed import (
     ObservedWorld,
     Seen,
     knots,
+    pieces,
     repeated,
     unexplained,
 )
@@ -155,6 +156,29 @@ def test_the_intermediary_tells_sessions_payments_and_accounts_apart(lived: Live
     joined = [heap for heap in with_session if len({one.kind for one in heap.things}) > 1]
     assert len(joined) == 1, "the unfinished session that was posted, and no other"
     assert "NanoRefund" in {kind for one in joined[0].seen for kind in one.kinds}
+
+
+def test_the_relay_sees_terms_and_preimages_only(world: ObservedWorld) -> None:
+    """What a client tells a relay and what it tells the intermediary share nT and nothing else."""
+    world.log.clear()
+    world.posted.clear()
+    terms_hash = world.setup(world.c.cids()[0])
+    world.pay_from(world.c, terms_hash, 20)
+    world.close_relay(terms_hash)
+    world.close_client(terms_hash)
+    told: dict[str, set[bytes]] = {"I": set(), "R": set()}
+    for seen in world.seen("C"):
+        (other,) = seen.by - {"C"}
+        told[other] |= {piece for piece, _ in pieces(seen)}
+        if other == "R":
+            assert set(seen.kinds) <= {"NanoOffer", "NanoPayment", "NanoAccepted"}
+    (setup,) = (one for seen in world.seen("I") for one in seen.contents
+                if isinstance(one, m.NanoSetupRequest))
+    named = Seen(("NanoOffer",), (m.NanoOffer(setup.terms, bytes(32)),), frozenset())
+    count = next(one for seen in world.seen("C") for one in seen.contents
+                 if isinstance(one, m.ClientCloseCount))
+    proved = Seen(("ClientCloseCount",), (count,), frozenset())
+    assert told["I"] & told["R"] == {piece for one in (named, proved) for piece, _ in pieces(one)}
 
 
 def test_what_everybody_shares_is_the_same_for_all(lived: Lived) -> None:

@@ -18,6 +18,7 @@ from offchain.crypto import sigma, transcript
 from offchain.crypto.generators import ENCODED
 from offchain.crypto.issuer import IssuerKey
 from offchain.protocol import (
+    guard,
     ledger as calls,
     messages as m,
     pay,
@@ -30,6 +31,8 @@ from offchain.protocol.wallet import Wallet
 from tests.anonymity.stand import Stand
 from tests.crypto.cases import NAMES, make
 from tests.protocol.crash_points import ends_of
+from tests.protocol.test_happy_path import open_guard, pay_guard
+from tests.protocol.world import MU, World
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "protocol.md").read_text()
 PAYMENTS = 20
@@ -158,7 +161,8 @@ TERMS = NanoTerms(-100, 86, 128, b"\x01" * 32, 1_800_000_000, b"\x02" * 32, 9)
 VALUES: dict[str, Any] = {
     "first": b"\x03" * 32, "rest": b"\x04" * 32, "chain_id": 5, "ledger": 6,
     "key_hash": b"\x07" * 32, "kind": int(TokenKind.REFUND), "role": int(Role.RELAY),
-    "ctx": b"\x08" * 32, "wpk_c": 9, "t_p": 10, "account": 11, "intermediary": 12, "deposit": 13, "fund": 14, "count": 15,
+    "ctx": b"\x08" * 32, "wpk_c": 9, "t_p": 10, "account": 11, "intermediary": 12,
+    "deposit": 13, "fund": 14, "count": 15,
     "rho_e": b"\x10" * 32, "rho_i": b"\x11" * 32,
     **{one.name: getattr(TERMS, one.name) for one in dataclasses.fields(TERMS)}}
 
@@ -420,6 +424,82 @@ def played(title: str, issuer: IssuerKey) -> list[Arrow]:
     client = since(lambda: stand.close("A", terms_hash))
     return {"Nano-Setup": setup, "Nano-Establish": offer, "Nano-Pay": paying,
             "Nano-Close, R": relay, "Nano-Close, C": client}[title]
+
+
+def call_name(kind: type[Any]) -> str:
+    """nano_refund of NanoRefund."""
+    return next(name for name, one in CALLS.items() if one is kind)
+
+
+@dataclasses.dataclass
+class Ledger:
+    """Words between client and relay, and transactions on the deployed contracts, in order."""
+
+    world: World
+    names: dict[str, str]
+    called: list[tuple[int, Arrow]]
+
+    @classmethod
+    def watch(cls, world: World, patch: pytest.MonkeyPatch, **names: str) -> Ledger:
+        real, watching = world.transact, cls(world, names, [])
+        world.log.clear()
+
+        def transact(node: Any, call: Any) -> bool:
+            arrow = names.get(node.name, node.name), "L", call_name(type(call))
+            watching.called.append((len(world.log), arrow))
+            return real(node, call)
+
+        patch.setattr(world, "transact", transact)
+        return watching
+
+    def arrows(self) -> list[Arrow]:
+        words = [(at, (self.names.get(one.source, one.source),
+                       self.names.get(one.target, one.target), m.MESSAGES[one.pcmd].__name__))
+                 for at, one in enumerate(self.world.log) if "I" not in (one.source, one.target)]
+        return [arrow for _, arrow in sorted([*self.called, *words], key=lambda one: one[0])]
+
+
+def test_the_figure_of_a_dispute(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    terms_hash = world.session(17)
+    watching = Ledger.watch(world, monkeypatch)
+    world.i.alive = False
+    world.act(world.c, lambda records, moment: world.c.machine.claim_session(records, terms_hash))
+    world.run()
+    world.travel(world.now + DEMO.epoch + DEMO.lifetime + DEMO.dispute_window + 6 * MU,
+                 tick=MU // 2)
+    assert watching.arrows() == FIGURES["Dispute"][0]
+
+
+def test_the_figure_of_a_revoked_state(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    cid = world.c.cids()[0]
+    old = wallets.claim(world.c.records, world.c.wallet(cid))
+    world.setup(cid)
+    watching = Ledger.watch(world, monkeypatch, C="E")
+    world.transact(world.c, old)
+    world.run()
+    assert watching.arrows() == FIGURES["Dispute"][1]
+
+
+def test_the_figure_of_a_request_to_close(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    cid = world.c.cids()[0]
+    watching = Ledger.watch(world, monkeypatch, C="E")
+    world.act(world.i, lambda records, moment: world.i.machine.request_close(records, cid))
+    world.run()
+    world.travel(world.now + DEMO.dispute_window + MU)
+    assert watching.arrows() == FIGURES["Dispute"][2]
+
+
+def test_the_figure_of_a_guard_channel(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    watching = Ledger.watch(world, monkeypatch, R="guard")
+    channel = open_guard(world)
+    pay_guard(world, channel, 1)
+    world.travel(guard.paid_guard(world.c.records, channel).expiry - MU, tick=MU)
+    world.act(world.c, lambda records, moment: world.c.machine.close_guard(records, channel))
+    world.run()
+    world.travel(world.now + DEMO.dispute_window + MU)
+    # The rig names the payout address by hand.
+    query = [("C", "guard", "GuardQuery"), ("guard", "C", "GuardPayout")]
+    assert [query + watching.arrows()] == FIGURES["Guard channel"]
 
 
 @pytest.mark.parametrize("title", [one for one in FIGURES
