@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -18,6 +18,7 @@ from offchain.crypto import sigma, transcript
 from offchain.crypto.generators import ENCODED
 from offchain.crypto.issuer import IssuerKey
 from offchain.protocol import (
+    codec,
     guard,
     ledger as calls,
     messages as m,
@@ -145,6 +146,42 @@ def test_replies_are_those_of_the_table(stand: Stand) -> None:
             answered[type(one.message).__name__].add(type(after.message).__name__)
     for name, replies in answered.items():
         assert replies == {MESSAGES[name][5].split(" (")[0]}, name
+
+
+def width(hint: Any) -> str:
+    """How the page writes a field's width."""
+    rule = hint.__metadata__[0] if hasattr(hint, "__metadata__") else None
+    match rule:
+        case codec.Prefixed():
+            return "2 + length"
+        case codec.Many():
+            item = get_args(get_args(hint)[0])[0]
+            each = (sum(int(width(one)) for one in get_type_hints(
+                item, include_extras=True).values()) if dataclasses.is_dataclass(item)
+                else int(width(item)))
+            return f"2 + {each} each"
+        case None:
+            return "1"  # An enumeration.
+    return str(rule.size)
+
+
+def test_widths_of_fields() -> None:
+    table = {row[0]: {re.sub(r" \(two's complement\)", "", one.strip())
+                      for one in row[1].split(",")}
+             for row in rows(section("Messages"), "bytes")}
+    used: dict[str, set[str]] = defaultdict(set)
+    for kind in (*m.MESSAGES.values(), m.Terms, m.CashOutWallet):
+        for name, hint in get_type_hints(kind, include_extras=True).items():
+            if name in ("PCMD", "terms"):
+                continue
+            size = width(hint)
+            if name == "k":
+                name = "k (the point K)" if size == "48" else "k (a count)"
+            used[size].add(name)
+    assert used == table
+    assert f"`terms` are {', '.join(one.name for one in dataclasses.fields(m.Terms))}: " in (
+        section("Messages"))
+    assert len(codec.encode(m.Terms.of(TERMS))) == 100
 
 
 def test_refusal_codes() -> None:
