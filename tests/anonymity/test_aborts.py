@@ -170,7 +170,7 @@ def examine(world: ObservedWorld, protocol: Protocol, every: int) -> Counter[str
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda one: one.name)
 def test_a_sample_of_aborts(world: ObservedWorld, protocol: Protocol) -> None:
-    examine(world, protocol, 29)
+    examine(world, protocol, 60)
 
 
 CLAIMS = {"opening": {"Refund"}, "setup": {"Refund", "NanoRefund"}, "establish": {"NanoRefund"},

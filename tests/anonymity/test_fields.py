@@ -272,7 +272,7 @@ def shape(world: ObservedWorld) -> list[tuple[Any, ...]]:
 def test_sessions_look_alike_whatever_is_paid(world: ObservedWorld) -> None:
     shapes = set()
     for payments, deposit in ((0, 12_800), (1, 50_000), (15, 2**31 - 1), (16, 20_000),
-                              (DEMO.n, 12_800)):
+                              (33, 12_800)):
         (cid,) = world.open(world.c, deposit=deposit, fund=0, count=1)
         world.log.clear()
         world.run_session(world.c, cid, payments)

@@ -17,8 +17,8 @@ from tests.anonymity.game import KINDS, Game, Score, bound, summary
 from tests.anonymity.leaks import LEAKS, TO_RELAY, Leak
 
 ROUNDS = 2_000
-FEW = 6
-CONTROLS = 3
+FEW = 5
+CONTROLS = 2
 MANY_CONTROLS = 40
 DOUBT = 0.001
 EXACT = {one.name for one in DETECTORS if one.exact}
