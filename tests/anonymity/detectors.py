@@ -85,6 +85,7 @@ class Adversary:
         self.key, self.memory, self.reader = key, memory, Reader(key)
         self.curve = key.curve
         self.users: list[User] = []
+        self.biased: dict[tuple[int, Any], list[tuple[int, int]]] = {}
         self._known: dict[tuple[int, int, int, int], dict[str, set[bytes]]] = {}
 
     # Y_i and Y~_i to a power, over the discrete logarithms that it knows.
@@ -147,8 +148,9 @@ class Adversary:
         return self._known[key]
 
     def forget(self) -> None:
-        """Acts that are not looked at again."""
+        """Acts that are not looked at again, and what was made of all acts so far."""
         self._known.clear()
+        self.biased.clear()
 
     def _blindings(self, user: User, act: Act) -> dict[str, set[bytes]]:
         found: dict[str, set[bytes]] = defaultdict(set)
@@ -342,21 +344,25 @@ def learn_bits(user: User, act: Act) -> None:
     user.numbers[key] = user.numbers.get(key, 0) + 1
 
 
+def biased_bits(adversary: Adversary, user: User, key: Any) -> list[tuple[int, int]]:
+    """(place, difference) of the bits that have been one thing for this user, and another for the
+    other one, more often than chance makes them."""
+    other = next((one for one in adversary.users if one is not user and one.cid != user.cid), None)
+    if other is None or key not in user.bits or key not in other.bits:
+        return []
+    mine, number, theirs, there = user.bits[key], user.numbers[key], other.bits[key], (
+        other.numbers[key])
+    threshold = SIGMAS * (number * there * (number + there) / 4) ** 0.5
+    return [(at, a * there - b * number) for at, (a, b) in enumerate(zip(
+        mine, theirs, strict=True)) if abs(a * there - b * number) > threshold]
+
+
 @detector("learned bits", exact=False)
 def learned_bits(adversary: Adversary, user: User, act: Act) -> float:
     """Whether bits that have been one thing for this user and another for others agree."""
     bits = _bits(act)
     key = act.shape, len(bits)
-    mine, number = user.bits.get(key), user.numbers.get(key, 0)
-    other = next((one for one in adversary.users if one is not user), None)
-    theirs = other.bits.get(key) if other else None
-    if mine is None or other is None or theirs is None:
-        return 0
-    there = other.numbers[key]
-    threshold = SIGMAS * (number * there * (number + there) / 4) ** 0.5
-    score = 0.0
-    for bit, a, b in zip(bits, mine, theirs, strict=True):
-        difference = a * there - b * number
-        if abs(difference) > threshold:
-            score += difference if bit == "1" else -difference
-    return score
+    if (user.cid, key) not in adversary.biased:
+        adversary.biased[user.cid, key] = biased_bits(adversary, user, key)
+    known = adversary.biased[user.cid, key]
+    return sum(difference if bits[at] == "1" else -difference for at, difference in known)
