@@ -18,6 +18,7 @@ from monetor_chain.statements import GROUP_ORDER
 from offchain.crypto import possession, spending
 from offchain.protocol import answering, cash_out, messages as m, wallet as wallets
 from offchain.protocol.codec import Fixed, Many, Prefixed, UInt
+from offchain.protocol.errors import ProtocolError
 from tests.anonymity.conftest import Opened, known
 from tests.anonymity.fields import (
     CALL_TYPES,
@@ -179,6 +180,15 @@ def test_the_relay_sees_terms_and_preimages_only(world: ObservedWorld) -> None:
                  if isinstance(one, m.ClientCloseCount))
     proved = Seen(("ClientCloseCount",), (count,), frozenset())
     assert told["I"] & told["R"] == {piece for one in (named, proved) for piece, _ in pieces(one)}
+
+
+def test_no_session_is_offered_to_two_relays(world: ObservedWorld) -> None:
+    """Two relays that were offered one nT would know that its client is the same."""
+    terms_hash = world.setup(world.c.cids()[0])
+    world.offer(terms_hash)
+    world.wire.clear()
+    with pytest.raises(ProtocolError, match="not ready to offer"):
+        world.offer(terms_hash)
 
 
 def test_what_everybody_shares_is_the_same_for_all(lived: Lived) -> None:
