@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from typing import Any
+
 import pytest
 
 from tests.protocol.board import Board, open_board
