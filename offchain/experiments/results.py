@@ -136,8 +136,7 @@ def _breakdown(report: BenchReport) -> Iterator[str]:
     yield (
         "In pairing checks of the same minute; the intermediary with its database, one commit for "
         "each message. `draft_setup` is done before anybody asks for a session. Shares are a "
-        "profiler's, whose own cost falls on Python code: the share of the curves is larger in "
-        "truth.")
+        "profiler's, less what it takes itself.")
     yield ""
     yield from _table(("party", "handles", "in all", *KINDS), (
         (one.party, f"`{one.step}`", f"{sum(one.ratios.values()):.2f}",

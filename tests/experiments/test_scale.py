@@ -156,8 +156,9 @@ def test_a_scan_would_be_seen(tmp_path: Path) -> None:
 def test_pages_and_disk_are_those_of_one_session(measured: dict[int, Any]) -> None:
     for size in SIZES:
         _, pages, each, depth, _ = measured[size]
-        # Each row may be on a page of its own, and now and then one of them is split.
-        assert sum(pages[step] for step in SETUP) <= 8 + 8
+        # Each row may be on a page of its own; one that is full is shared out among its siblings,
+        # whose parent then changes too.
+        assert sum(pages[step] for step in SETUP) <= 8 * (1 + 2 + 1)
         assert 3_000 < each < 4_500
         assert depth <= 5
     assert abs(measured[SIZES[0]][2] / measured[SIZES[1]][2] - 1) < 0.05
@@ -181,6 +182,6 @@ def test_the_measurement_reports_each_size(tmp_path: Path) -> None:
                           progress=lambda size: seen.append(size.sessions))
     assert [one.sessions for one in found] == seen == [100, 300]
     assert all(one.rows_per_session == found[0].rows_per_session > 10 for one in found)
-    assert all(one.setup_ms > 0 and 5 < one.pages < 20 for one in found)
+    assert all(one.setup_ms > 0 and 5 < one.pages <= 32 for one in found)
     assert not list(tmp_path.iterdir())
     assert sizes_up_to(10**5) == (10**3, 10**4, 10**5) and sizes_up_to(500) == (500,)
