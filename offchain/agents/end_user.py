@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from monetor_chain.statements import Role
 
 from ..crypto.ecdsa import address_of
 from ..crypto.errors import CryptoError
-from ..protocol import establish, wallet as wallets
+from ..protocol import establish, old_locks, restored, wallet as wallets
 from ..protocol.end_user import EndUserMachine
 from ..protocol.errors import ProtocolError
 from ..protocol.outbox import Tell
@@ -29,10 +30,12 @@ from ..protocol.wallet import (
     Establishing,
     Idle,
     Posted,
+    Recalled,
     Settled,
+    Stale,
     Wallet,
 )
-from ..protocol.watch_packages import answers_until
+from ..protocol.watch_packages import FOR_EVER, answers_until
 from ..store import Store
 from ..transport.identity import RouterInfo
 from ..transport.proxy import OnionProxy
@@ -102,6 +105,8 @@ class EndUserAgent:
             look_again=self._look_again, hander=self._hander(user),
             first=self._check_watcher)
         self._open.push_async_callback(self.engine.stop)
+        if old_locks.restored(store.read()) is not None:
+            self.engine.tasks.start("restored", self._report_restored())
         # Circuits end while the engine still writes down what that means for their sessions.
         self._open.push_async_callback(self.proxy.close)
 
@@ -116,10 +121,28 @@ class EndUserAgent:
         claim. `HandOverFailed` says so."""
         until = answers_until(self.records())
         if not self.place.watcher_folders and until >= self.engine.clock.now():
-            when = datetime.fromtimestamp(until, UTC).isoformat(sep=" ", timespec="minutes")
+            when = ("a time that a backup does not know" if until == FOR_EVER else
+                    datetime.fromtimestamp(until, UTC).isoformat(sep=" ", timespec="minutes"))
             raise HandOverFailed(
                 f"a watcher may answer for {self.nickname} until {when} and would not hear of what "
                 "it does: start it with --watcher-folder")
+
+    async def _report_restored(self) -> None:
+        """Say what became of the channels of a backup, once the intermediary was asked about all
+        of them."""
+        def told(records: Records) -> list[restored.Standing]:
+            return [one for one in restored.standings(records)
+                    if one.verdict is restored.Verdict.ASKING]
+
+        while told(self.records()):
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        for one in restored.standings(self.records()):
+            if one.verdict is restored.Verdict.STALE:
+                self._log.warning(
+                    "the newest state of a channel is lost with what the backup does not know",
+                    channel=f"{one.cid:#x}", balance_in_the_backup=one.balance)
+        found = Counter(one.verdict.value for one in restored.standings(self.records()))
+        self._log.warning("back from a backup", channels=dict(found))
 
     def _machine(self, user: EndUser) -> EndUserMachine:
         raise NotImplementedError
@@ -204,18 +227,17 @@ class EndUserAgent:
                             ) -> None:
         """Have channels that can be used: those there are, those whose opening a crash has
         interrupted, or else a new group."""
-        if not self._group_is_asked_for() and all(
-                isinstance(one, Claiming | Posted | Settled) or self._will_not_open(one)
-                for one in self.wallets()):
-            await self.open_channels(deposit=deposit, fund=fund, count=count, timeout=timeout)
-            return
-
         def opened(records: Records) -> bool:
             return not self._group_is_asked_for() and not any(
-                isinstance(one, Establishing) and not self._will_not_open(one)
+                isinstance(one, Recalled)
+                or isinstance(one, Establishing) and not self._will_not_open(one)
                 for one in wallets.all_wallets(records))
 
-        await self.engine.until(opened, timeout, "end of the opening of channels")
+        await self.engine.until(opened, timeout, "end of the opening of channels, or of the "
+                                "questions about those of a backup")
+        if all(isinstance(one, Claiming | Stale | Posted | Settled) or self._will_not_open(one)
+               for one in self.wallets()):
+            await self.open_channels(deposit=deposit, fund=fund, count=count, timeout=timeout)
 
     def _group_is_asked_for(self) -> bool:
         return any(one.conversation.startswith(b"group:")

@@ -37,7 +37,7 @@ class IntermediaryAgent:
                  nickname: str = "intermediary") -> None:
         self.nickname = nickname
         self.account = address_of(account_key)
-        self._place = place
+        self.place = place
         self._key = account_key
         self._vault = vault
         self._log = structlog.get_logger(nickname)
@@ -56,16 +56,16 @@ class IntermediaryAgent:
             raise
 
     def _issuer_key(self) -> IssuerKey:
-        secret = self._place.secret("issuer.key", lambda: IssuerKey.generate().encode())
+        secret = self.place.secret("issuer.key", lambda: IssuerKey.generate().encode())
         try:
             return IssuerKey.decode(secret)
         except CryptoError as error:
             raise CryptoError(
-                f"{self._place.folder / 'issuer.key'} is no key of an intermediary ({error}); "
+                f"{self.place.folder / 'issuer.key'} is no key of an intermediary ({error}); "
                 "restore it from a backup: what was signed with it is owed still") from error
 
     async def _come_up(self, issuer: IssuerKey) -> None:
-        access = self.access = await ChainAccess.open(self._place)
+        access = self.access = await ChainAccess.open(self.place)
         self._open.push_async_callback(access.chain.close)
         ledger = access.contracts.ledger
         self.sender = access.sender(self._key)
@@ -76,7 +76,7 @@ class IntermediaryAgent:
         await self._fill_vault()
         machine = self._machine(Intermediary(issuer, self._key, self.account, key_hash,
                                              access.ctx(key_hash), access.domain))
-        store = Store(self._place.folder / "store.sqlite", access.network, "intermediary")
+        store = Store(self.place.folder / "store.sqlite", access.network, "intermediary")
         self.engine = Engine(
             self.nickname, store, machine, chain=access.chain,
             consensus=access.contracts.consensus, events=access.events(),
@@ -84,23 +84,23 @@ class IntermediaryAgent:
             first_block=access.deployment.block, hander=self._hander())
         self._open.push_async_callback(self.engine.stop)
         await self.engine.start()
-        identity = self._place.router_identity()
+        identity = self.place.router_identity()
         self._router = OnionRouter(identity, hooks=self)
         self._open.push_async_callback(self._router.stop)
-        port = await self._router.start(self._place.host, self._place.port)
+        port = await self._router.start(self.place.host, self.place.port)
         listed = Router(
-            identity.info(self.nickname, self._place.host, port), guard=False, exit=False,
+            identity.info(self.nickname, self.place.host, port), guard=False, exit=False,
             intermediary=True, account=self.account, key_hash=key_hash, issuer=issuer.public)
-        await publish(self._place.directory_url, listed)
+        await publish(self.place.directory_url, listed)
         self.engine.tasks.start("publish", keep_published(
-            self._place.directory_url, listed,
+            self.place.directory_url, listed,
             lambda why: self._log.warning("not published", reason=why)))
 
     def _machine(self, me: Intermediary) -> IntermediaryMachine:
         return IntermediaryMachine(me)
 
     def _hander(self) -> IntermediaryHander | None:
-        folders = self._place.watcher_folders
+        folders = self.place.watcher_folders
         return None if not folders else IntermediaryHander(
             folders, self.nickname, self._key, self.access.domain)
 

@@ -28,7 +28,7 @@ from .options import (
 )
 from .presence import present
 from .report import pairs_or_json
-from .service import folder_of, running
+from .service import folder_of, running_with_store
 
 if TYPE_CHECKING:
     from offchain.agents.client import ClientAgent
@@ -100,7 +100,7 @@ def run(
             )
         agent = ClientAgent(place, key, guard_key=guard_key, nickname=name)
         facts: dict[str, object] = {}
-        async with running(agent):
+        async with running_with_store(agent):
             if url is not None:
                 meter.step("opening channels")
                 terms = agent.engine.moment().parameters

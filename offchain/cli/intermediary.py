@@ -25,7 +25,7 @@ from .options import (
     WatcherFolders,
 )
 from .presence import present
-from .service import folder_of, running, say_ready, until_told
+from .service import folder_of, running_with_store, say_ready, until_told
 
 
 def run(
@@ -68,7 +68,7 @@ def run(
         async with connected(network) as chain:
             key = signing_key(chain.chain_id, account or name, keystore)
         agent = IntermediaryAgent(place, key, vault=vault, nickname=name)
-        async with running(agent):
+        async with running_with_store(agent):
             facts: dict[str, object] = {"account": "0x" + agent.account.hex()}
             say_ready("intermediary", name, facts, as_json=as_json)
             await until_told(agent.engine.check)

@@ -28,7 +28,7 @@ from .options import (
 )
 from .presence import present, running_process
 from .report import pairs_or_json
-from .service import SETTLE, folder_of, running, say_ready, until_told
+from .service import SETTLE, folder_of, running_with_store, say_ready, until_told
 
 if TYPE_CHECKING:
     from offchain.agents.relay import RelayAgent
@@ -100,7 +100,7 @@ def run(
             fund=fund,
             channels=channels,
         )
-        async with running(agent):
+        async with running_with_store(agent):
             if settle:
                 pairs_or_json(await _settle(agent), as_json=as_json)
                 return

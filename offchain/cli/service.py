@@ -8,10 +8,15 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .options import AGENTS
+from .presence import COPY
 from .report import pairs_or_json
+
+if TYPE_CHECKING:
+    from offchain.agents.engine import Engine
+    from offchain.agents.place import AgentPlace
 
 SETTLE = signal.SIGUSR1
 """Asks a running agent to settle."""
@@ -30,6 +35,13 @@ class Agent(Protocol):
         """End; what is not done is on disk."""
 
 
+class Keeping(Agent, Protocol):
+    """An agent with a store."""
+
+    engine: Engine
+    place: AgentPlace
+
+
 @asynccontextmanager
 async def running(agent: Agent) -> AsyncIterator[None]:
     """The agent is up within the block, and stopped after it whatever happens."""
@@ -38,6 +50,32 @@ async def running(agent: Agent) -> AsyncIterator[None]:
         yield
     finally:
         await agent.stop()
+
+
+@asynccontextmanager
+async def running_with_store(agent: Keeping) -> AsyncIterator[None]:
+    """As `running`; on `COPY` the agent leaves a copy of its store in its folder."""
+    loop = asyncio.get_running_loop()
+    async with running(agent):
+        loop.add_signal_handler(COPY, _leave_copy, agent)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(COPY)
+            signal.signal(COPY, signal.SIG_IGN)
+
+
+def _leave_copy(agent: Keeping) -> None:
+    import structlog
+
+    from offchain.store import StoreError
+    from offchain.store.backup import SNAPSHOT
+
+    try:
+        agent.engine.store.copy_to(agent.place.folder / SNAPSHOT)
+    except StoreError as error:
+        # Whoever asked waits and asks again; that the disk takes no copy is not the agent's end.
+        structlog.get_logger("backup").warning("no copy was made", reason=str(error))
 
 
 async def until_told(

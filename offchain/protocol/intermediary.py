@@ -2,7 +2,8 @@
 """The intermediary's machine: answers requests and stands up for its money on the ledger.
 
 Every request is answered in one transaction of the store. `handle` finds a stored reply first;
-only a new request reaches its protocol's check. `on_ledger` and `tick` refute revoked claims,
+only a new request reaches its protocol's check. Put back from a backup it answers none, and only
+settles. `on_ledger` and `tick` refute revoked claims,
 reveal known payments and resolve channels whose deadline has passed.
 """
 
@@ -16,7 +17,16 @@ from typing import Any
 from monetor_chain.statements import Role, channel_id, keccak256
 
 from ..crypto.errors import CryptoError
-from . import answering, cash_out, establish, nano_close, nano_establish, nano_setup, pay
+from . import (
+    answering,
+    cash_out,
+    establish,
+    nano_close,
+    nano_establish,
+    nano_setup,
+    old_locks,
+    pay,
+)
 from .answering import SPEND, Answer, Intermediary
 from .codec import B32, U64
 from .errors import ProtocolError, RefusalCode, Refused
@@ -145,6 +155,10 @@ class IntermediaryMachine:
         Raises `ProtocolError` (`Refused` with its code) when the request is refused and nothing
         may be stored; `refusal` turns that into the message to send.
         """
+        if old_locks.restored(records) is not None:
+            # It may have forgotten what it answered, which wallets are spent and which locks
+            # revoked: any answer could be a second one to the same question.
+            raise Refused(RefusalCode.STATE, "put back from a backup, it only settles")
         message = unpack(pcmd, payload)
         step = _STEPS.get(type(message))
         if step is None:
@@ -197,7 +211,7 @@ class IntermediaryMachine:
         match event:
             case Block():
                 advance(records, event.number, event.timestamp)
-            case Opened():
+            case Opened() if old_locks.restored(records) is None:
                 return establish.fund_opened(records, moment, event)
             case Funded():
                 self._on_funded(records, event)

@@ -20,7 +20,7 @@ from monetor_chain.statements import hash_words, keccak256, typed_digest
 from ..crypto.ecdsa import SIGNATURE_BYTES, address_of, recover, sign
 from ..crypto.errors import CryptoError
 from ..crypto.hash_chain import verify_claim
-from . import wallet as wallets
+from . import old_locks, wallet as wallets
 from .answering import Lock
 from .codec import B20, B32, U8, U32, U64, U248, decode, encode
 from .errors import ProtocolError
@@ -95,12 +95,21 @@ class Proof:
     claim: Reveal
 
 
-Entry: TypeAlias = WatchedGroup | Revoked | Charged | Proof | Authorised
+@record
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A channel whose newest state a party out of a backup does not know: what the watcher was
+    handed for it before is newer, and stays."""
+
+    cid: U248
+
+
+Entry: TypeAlias = WatchedGroup | Revoked | Charged | Proof | Authorised | Kept
 
 _ENTRIES: dict[PackageKind, tuple[type[Any], ...]] = {
     PackageKind.DISPUTES: (WatchedGroup, Revoked, Charged),
     PackageKind.PROOFS: (Proof,),
-    PackageKind.ANSWERS: (Authorised,),
+    PackageKind.ANSWERS: (Authorised, Kept),
 }
 
 _FRAME = struct.Struct(">BH")
@@ -198,10 +207,30 @@ def _latest(records: Records, kind: PackageKind) -> PackageCounter:
 
 def next_counter(records: Records, kind: PackageKind, entries: Iterable[Entry] = ()) -> int:
     """The number of the next package, committed with the state that the package tells of."""
-    counter = _latest(records, kind).counter + 1
-    until = max((one.not_after for one in entries if isinstance(one, Authorised)), default=0)
+    latest = _latest(records, kind)
+    counter = latest.counter + 1
+    until = max((one.not_after if isinstance(one, Authorised) else latest.until
+                 for one in entries if isinstance(one, Authorised | Kept)), default=0)
     records.put(Table.META, b"watch-package:" + bytes([kind]), PackageCounter(counter, until))
     return counter
+
+
+_FAR = 2**32
+"""More packages than anybody makes between a backup and its use."""
+
+FOR_EVER = 2**63
+"""A time that does not come, for answers of which it is not known until when they last."""
+
+
+def leave_behind(records: Records) -> None:
+    """Number packages beyond any that were made after this copy of the records was.
+
+    How long the latest answers last is not known either: the watcher has to be told of everything.
+    """
+    for kind in (PackageKind.PROOFS, PackageKind.ANSWERS):
+        latest = _latest(records, kind)
+        records.put(Table.META, b"watch-package:" + bytes([kind]), PackageCounter(
+            latest.counter + _FAR, FOR_EVER if latest.until else 0))
 
 
 def answers_until(records: Records) -> int:
@@ -272,6 +301,9 @@ def export_answers(records: Records, user: EndUser, moment: Moment, authorise: A
         claim = standing_claim(records, wallet)
         if claim is None or group is None or group.phase is not GroupPhase.OPEN:
             continue
+        if old_locks.is_old(records, claim):
+            # A claim out of a backup may be revoked: nobody may post it for its owner.
+            continue
         lock = (claim.cid, claim.wpk if isinstance(claim, Refund) else claim.nwpk)
         known = before.get(lock)
         if (known is not None and isinstance(claim, Refund)
@@ -282,6 +314,15 @@ def export_answers(records: Records, user: EndUser, moment: Moment, authorise: A
         not_after = moment.now + renewal + group.close_notice
         answers[lock] = Authorised.of(claim, public_key, not_after, authorise(claim, not_after))
     return answers
+
+
+def export_kept(records: Records) -> list[Entry]:
+    """The channels out of a backup that `export_answers` leaves out."""
+    if old_locks.restored(records) is None:
+        return []
+    return [Kept(claim.cid) for wallet in wallets.all_wallets(records)
+            if (claim := standing_claim(records, wallet)) is not None
+            and old_locks.is_old(records, claim)]
 
 
 def standing_claim(records: Records, wallet: Wallet) -> Refund | NanoRefund | None:

@@ -43,6 +43,7 @@ from .watch_packages import (
     Charged,
     Entry,
     Header,
+    Kept,
     PackageKind,
     Proof,
     Revoked,
@@ -440,11 +441,13 @@ def _take_proofs(records: Records, moment: Moment, header: Header, entries: tupl
 
 def _take_answers(records: Records, moment: Moment, header: Header, entries: tuple[Entry, ...]
                   ) -> None:
+    kept = {key248(entry.cid) + header.account for entry in entries if isinstance(entry, Kept)}
     for key, _ in list(records.scan(Table.WALLET)):
-        if key.endswith(header.account):
+        if key.endswith(header.account) and key not in kept:
             records.delete(Table.WALLET, key)
     for entry in entries:
-        assert isinstance(entry, Authorised), "unseal checks it"
+        if not isinstance(entry, Authorised):
+            continue
         records.put(Table.WALLET, key248(entry.cid) + header.account,
                     Answer(header.account, entry))
         requested = _requested(records, entry.cid)

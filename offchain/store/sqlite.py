@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +127,8 @@ class Store:
     """A party's database file, bound to one network (its ctx) and one role for ever.
 
     The file itself is the state: an old copy of it holds wallets that have been revoked since, and
-    whoever posts or spends one of those forfeits the channel. A backup is of use only for a file
-    that nothing has been written to after it.
+    whoever posts or spends one of those forfeits the channel. So a copy is put back by `backup` and
+    `protocol.restored` only, which mark it as one.
     """
 
     def __init__(self, path: Path, network: bytes, role: str) -> None:
@@ -162,8 +162,8 @@ class Store:
                               "choose another folder")
         return StoreError(
             f"{self.path} is no usable moneTor store ({error}); move it away to start "
-            "anew without its channels. An old backup is dangerous: it holds states revoked since, "
-            "and a channel claimed with one is forfeited")
+            "anew without its channels, or put a backup in its place with `monetor restore`, never "
+            "by hand: it holds states revoked since")
 
     def _prepare(self, network: bytes, role: str) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -214,6 +214,15 @@ class Store:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
+    def copy_to(self, path: Path) -> None:
+        """Copy what is committed, while this process works on; `StoreError` between two commits."""
+        if self._connection.in_transaction:
+            raise StoreError(f"{self.path} is being written to; ask again")
+        try:
+            copy_store(self._connection, path)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{self.path} could not be copied to {path}: {error}") from error
+
     def read(self) -> Transaction:
         """The records for reading, outside any transaction."""
         return Transaction(self._connection)
@@ -221,3 +230,22 @@ class Store:
     def close(self) -> None:
         """Close the file; everything committed is on disk."""
         self._connection.close()
+
+
+def copy_store(source: sqlite3.Connection, target: Path) -> None:
+    """A consistent copy of an open store, with mode 0600, whole on disk when it has its name."""
+    partial = target.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with closing(sqlite3.connect(partial)) as copy:
+        source.backup(copy)
+    _sync(partial)
+    os.replace(partial, target)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
