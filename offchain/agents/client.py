@@ -186,8 +186,10 @@ class ClientAgent(EndUserAgent):
         raise AssertionError("the last attempt returns or raises")
 
     async def _build_paid(self) -> PaidCircuit:
-        consensus = await self.wait_for_relays(_covers_a_circuit, "guard, middle and exit")
-        circuit = await self.proxy.build_circuit(choose_path(consensus))
+        consensus = await self.wait_for_relays(
+            self._covers_a_circuit, "guard, middle and exit with channels at our intermediary")
+        circuit = await self.proxy.build_circuit(
+            choose_path(consensus, self.intermediary.key_hash))
         paid = PaidCircuit(self, circuit)
         self.circuits.append(paid)
         try:
@@ -196,6 +198,13 @@ class ClientAgent(EndUserAgent):
             await circuit.close()
             raise
         return paid
+
+    def _covers_a_circuit(self, consensus: Consensus) -> bool:
+        try:
+            choose_path(consensus, self.intermediary.key_hash)
+        except DirectoryError:
+            return False
+        return True
 
     def circuit_ended(self, paid: PaidCircuit) -> None:
         """Close the sessions of a circuit that is gone; nothing can be paid in them any more."""
@@ -462,22 +471,24 @@ def unfinished_sessions(records: Records) -> list[bytes]:
             and one.phase not in (ClientPhase.CLOSED, ClientPhase.ON_LEDGER)]
 
 
-def _covers_a_circuit(consensus: Consensus) -> bool:
-    relays = consensus.relays()
-    return len(relays) >= 3 and any(one.guard for one in relays) and any(
-        one.exit for one in relays)
+def choose_path(consensus: Consensus, key_hash: bytes) -> list[RouterInfo]:
+    """Guard, middle and exit: three different relays, each fit for its place.
 
-
-def choose_path(consensus: Consensus) -> list[RouterInfo]:
-    """Guard, middle and exit: three different relays, each fit for its place."""
+    Middle and exit are paid through the intermediary with this key; a guard is paid directly.
+    `DirectoryError` if there are none.
+    """
     chance = secrets.SystemRandom()
-    relays = consensus.relays()
-    exit_ = chance.choice([one for one in relays if one.exit])
-    guards = [one for one in relays if one.guard and one is not exit_]
-    if not guards:
-        raise DirectoryError("the only guard is the only exit")
-    guard_ = chance.choice(guards)
-    # An exit is left to be an exit while there is any other middle.
-    rest = [one for one in relays if one is not guard_ and one is not exit_]
+    paid = [one for one in consensus.relays() if one.key_hash == key_hash]
+    guards = [one for one in consensus.relays() if one.guard]
+    exits = [one for one in paid if one.exit and any(guard is not one for guard in guards)]
+    if not exits:
+        raise DirectoryError("no exit can be paid that leaves a guard")
+    exit_ = chance.choice(exits)
+    rest = [one for one in paid if one is not exit_
+            and any(guard is not one and guard is not exit_ for guard in guards)]
+    if not rest:
+        raise DirectoryError("no middle can be paid that leaves a guard")
+    # An exit is left to be an exit, and a guard a guard, while there is any other middle.
     middle = chance.choice([one for one in rest if not one.exit and not one.guard] or rest)
+    guard_ = chance.choice([one for one in guards if one is not exit_ and one is not middle])
     return [guard_.info, middle.info, exit_.info]

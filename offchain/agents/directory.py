@@ -55,6 +55,9 @@ class Router:
     key_hash: bytes
     """The intermediary's registered key; for a relay, that of the intermediary it is paid by."""
     issuer: IssuerPublicKey | None = None
+    opens: bool = True
+    """Whether an intermediary opens new channels; one whose key retires serves the old ones only.
+    """
 
     def to_dict(self) -> dict[str, Any]:
         """A form that JSON can hold."""
@@ -63,6 +66,7 @@ class Router:
             "intermediary": self.intermediary, "account": self.account.hex(),
             "key_hash": self.key_hash.hex(),
             "issuer": self.issuer.encode().hex() if self.issuer else "",
+            "opens": self.opens,
         }
 
     @classmethod
@@ -74,7 +78,8 @@ class Router:
                 RouterInfo.from_dict(data["router"]), bool(data["guard"]), bool(data["exit"]),
                 bool(data["intermediary"]), bytes.fromhex(data["account"]),
                 bytes.fromhex(data["key_hash"]),
-                IssuerPublicKey.decode(bytes.fromhex(issuer)) if issuer else None)
+                IssuerPublicKey.decode(bytes.fromhex(issuer)) if issuer else None,
+                bool(data["opens"]))
         except (KeyError, TypeError, ValueError, CryptoError, TransportError) as error:
             raise DirectoryError(f"a router's entry is malformed: {error}") from error
         if len(found.account) != 20 or len(found.key_hash) != 32:
@@ -97,6 +102,12 @@ class Consensus:
     def intermediaries(self) -> tuple[Router, ...]:
         """Routers that end circuits for payments."""
         return tuple(one for one in self.routers if one.intermediary)
+
+    def intermediary_of(self, key_hash: bytes | None) -> Router | None:
+        """The intermediary with this key, or, for None, the first that opens channels; None if it
+        is not listed."""
+        return next((one for one in self.intermediaries() if (
+            one.opens if key_hash is None else one.key_hash == key_hash)), None)
 
 
 class Authority:

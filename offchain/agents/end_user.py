@@ -19,6 +19,7 @@ from monetor_chain.statements import Role
 from ..crypto.ecdsa import address_of
 from ..crypto.errors import CryptoError
 from ..protocol import establish, old_locks, restored, wallet as wallets
+from ..protocol.binding import bind_to, bound_to
 from ..protocol.end_user import EndUserMachine
 from ..protocol.errors import ProtocolError
 from ..protocol.outbox import Tell
@@ -82,7 +83,14 @@ class EndUserAgent:
     async def _come_up(self, guard_key: bytes = b"") -> None:
         self.access = await ChainAccess.open(self.place)
         self._open.push_async_callback(self.access.chain.close)
-        self.consensus, self.intermediary = await self._find_intermediary()
+        store = Store(self.place.folder / "store.sqlite", self.access.network,
+                      self.role.name.lower())
+        self._open.callback(store.close)
+        reading = store.read()
+        self.consensus, self.intermediary = await self._find_intermediary(
+            bound_to(reading, {one.conversation for one in reading.requests()}))
+        with store.transaction() as records:
+            bind_to(records, self.intermediary.key_hash)
         issuer = self.intermediary.issuer
         assert issuer is not None, "_find_intermediary checks it"
         contracts = self.access.contracts
@@ -92,8 +100,6 @@ class EndUserAgent:
         self.sender = self.access.sender(self._key)
         guard_sender = self.access.sender(guard_key) if guard_key else None
         self.proxy = OnionProxy()
-        store = Store(self.place.folder / "store.sqlite", self.access.network,
-                      self.role.name.lower())
         self.engine = Engine(
             self.nickname, store, self._machine(user), chain=self.access.chain,
             consensus=contracts.consensus, events=self.access.events(),
@@ -156,16 +162,19 @@ class EndUserAgent:
 
     # --- Directory
 
-    async def _find_intermediary(self) -> tuple[Consensus, Router]:
+    async def _find_intermediary(self, key_hash: bytes | None) -> tuple[Consensus, Router]:
+        """The intermediary whose key this agent's channels are under, or one that opens some."""
         try:
             async with asyncio.timeout(DIRECTORY_PATIENCE):
-                while not (consensus := await fetch_consensus(self.place.directory_url)
-                           ).intermediaries():
+                while (found := (consensus := await fetch_consensus(
+                        self.place.directory_url)).intermediary_of(key_hash)) is None:
                     await asyncio.sleep(0.2)
         except TimeoutError:
-            raise DirectoryError(f"the directory at {self.place.directory_url} lists no "
-                                 "intermediary") from None
-        found = consensus.intermediaries()[0]
+            raise DirectoryError(
+                f"the directory at {self.place.directory_url} lists no intermediary" + (
+                    " that opens channels" if key_hash is None else
+                    f" with the key {key_hash.hex()[:16]}…, under which {self.nickname} has "
+                    "channels")) from None
         issuer = found.issuer
         owner = await self.access.contracts.ledger.intermediary(found.key_hash)
         if issuer is None or issuer.key_hash != found.key_hash:

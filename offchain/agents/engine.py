@@ -358,7 +358,10 @@ class Engine:
         self._parameters, self._epoch = known, epoch
 
     async def _follow(self) -> None:
-        position: int | ChainBlock = tip(self.store.read()).number or self._first_block
+        known = tip(self.store.read())
+        # With its hash, so that a block that was replaced while this agent was down is noticed.
+        position: int | ChainBlock = (ChainBlock(known.number, known.timestamp, known.hash)
+                                      if known.number else self._first_block)
         while True:
             try:
                 async for batch in self._events.follow(position):
@@ -381,7 +384,7 @@ class Engine:
                 if known is not None:
                     outbox.extend(self.machine.on_ledger(records, moment, known))
             outbox.extend(self.machine.on_ledger(
-                records, moment, Block(block.number, block.timestamp)))
+                records, moment, Block(block.number, block.timestamp, block.hash)))
 
         self.step(action)
 

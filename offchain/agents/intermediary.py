@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 import structlog
 
@@ -12,6 +13,7 @@ from monetor_chain.sender import Sender
 from ..crypto.ecdsa import address_of
 from ..crypto.errors import CryptoError
 from ..crypto.issuer import IssuerKey
+from ..protocol import pruning
 from ..protocol.answering import Intermediary
 from ..protocol.errors import ProtocolError
 from ..protocol.intermediary import IntermediaryMachine
@@ -27,19 +29,31 @@ from .place import AgentPlace, ChainAccess
 from .watch_folder import IntermediaryHander
 
 
+@dataclass(frozen=True, slots=True)
+class WoundUp:
+    """What a finished key has left behind: bytes of its store, and base units from its vault."""
+
+    bytes_before: int
+    bytes_after: int
+    withdrawn: int
+
+
 class IntermediaryAgent:
     """Registers its key once, keeps a vault, and answers whoever asks over a circuit.
 
-    `vault` is how many base units the vault is filled up to at start.
+    `vault` is how many base units the vault is filled up to at start. `retire`: take no new
+    channels under this key from now on, for good; its successor is an intermediary with an account
+    and a folder of its own.
     """
 
     def __init__(self, place: AgentPlace, account_key: bytes, *, vault: int,
-                 nickname: str = "intermediary") -> None:
+                 nickname: str = "intermediary", retire: bool = False) -> None:
         self.nickname = nickname
         self.account = address_of(account_key)
         self.place = place
         self._key = account_key
         self._vault = vault
+        self._retire = retire
         self._log = structlog.get_logger(nickname)
         self.engine: Engine
         self.access: ChainAccess
@@ -73,7 +87,6 @@ class IntermediaryAgent:
         if await ledger.intermediary(key_hash) is None:
             await ledger.register_key(self.sender, issuer.public.evm_encoding(),
                                       issuer.public.rest_hash())
-        await self._fill_vault()
         machine = self._machine(Intermediary(issuer, self._key, self.account, key_hash,
                                              access.ctx(key_hash), access.domain))
         store = Store(self.place.folder / "store.sqlite", access.network, "intermediary")
@@ -83,6 +96,11 @@ class IntermediaryAgent:
             port=LedgerPort(ledger, access.contracts.token, self.sender, self._key, issuer.public),
             first_block=access.deployment.block, hander=self._hander())
         self._open.push_async_callback(self.engine.stop)
+        if self._retire:
+            with store.transaction() as records:
+                machine.retire(records)
+        if not pruning.is_retiring(store.read()):
+            await self._fill_vault()
         await self.engine.start()
         identity = self.place.router_identity()
         self._router = OnionRouter(identity, hooks=self)
@@ -90,7 +108,8 @@ class IntermediaryAgent:
         port = await self._router.start(self.place.host, self.place.port)
         listed = Router(
             identity.info(self.nickname, self.place.host, port), guard=False, exit=False,
-            intermediary=True, account=self.account, key_hash=key_hash, issuer=issuer.public)
+            intermediary=True, account=self.account, key_hash=key_hash, issuer=issuer.public,
+            opens=not pruning.is_retiring(store.read()))
         await publish(self.place.directory_url, listed)
         self.engine.tasks.start("publish", keep_published(
             self.place.directory_url, listed,
@@ -114,6 +133,24 @@ class IntermediaryAgent:
             await ledger.deposit_vault(self.sender, amount)
         if amount < missing:
             self._log.info("the vault is not filled up", missing=missing - amount)
+
+    def finished(self) -> bool:
+        """Whether the key is retired and its last channel paid out."""
+        return pruning.is_finished(self.engine.store.read())
+
+    async def wind_up(self) -> WoundUp:
+        """Forget what the finished key needed, and empty its vault."""
+        await self.stop_serving()
+        store = self.engine.store
+        before = store.compact()
+        with store.transaction() as records:
+            pruning.forget_all(records)
+        after = store.compact()
+        ledger = self.access.contracts.ledger
+        vault = int(await ledger.vault(self.account))
+        if vault:
+            await ledger.withdraw_vault(self.sender, vault)
+        return WoundUp(before, after, vault)
 
     async def stop_serving(self) -> None:
         """End all circuits and stop listening."""

@@ -36,7 +36,7 @@ from ..transport.errors import TransportError
 from ..transport.exit_policy import ExitPolicy
 from ..transport.relay_circuit import RouterCircuit
 from ..transport.router import OnionRouter
-from .directory import Router, keep_published, publish
+from .directory import DirectoryError, Router, keep_published, publish
 from .end_user import HOPS_BETWEEN, EndUserAgent
 from .place import AgentPlace
 
@@ -48,6 +48,9 @@ first thing. Each session holds one of the relay's channels."""
 IDLE_SECONDS = 600.0
 """A session without a payment for this long is closed at what it has paid; the client sets up
 another when it goes on."""
+PREPARE_PAUSE = (5.0, 300.0)
+"""Shortest and longest pause between two attempts to open channels, in seconds of this machine's
+clock."""
 SWEEP_SECONDS = 1.0
 """How often such sessions are looked for, in seconds of this machine's clock."""
 
@@ -138,6 +141,19 @@ class RelayAgent(EndUserAgent):
         await self.wait_for_relays(
             lambda consensus: len(consensus.relays()) > HOPS_BETWEEN, "two other relays")
         await self.have_channels(deposit=self._deposit, fund=self._fund, count=self._channels)
+
+    async def keep_preparing(self) -> None:
+        """`prepare`, again and again while the intermediary or the directory is silent: until then
+        the relay serves without sessions. What they refuse is raised."""
+        pause = PREPARE_PAUSE[0]
+        while True:
+            try:
+                return await self.prepare()
+            except (TimeoutError, DirectoryError) as error:
+                self._log.warning("no channels yet; the relay serves, unpaid, and tries again",
+                                  reason=str(error), seconds=round(pause))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, PREPARE_PAUSE[1])
 
     async def stop_serving(self) -> None:
         """End all circuits and stop listening."""

@@ -121,7 +121,7 @@ async def _serve(agent: RelayAgent, *, as_json: bool) -> None:
         pairs_or_json(await _settle(agent), as_json=as_json, as_line=True)
 
     # The engine watches its own tasks; these have to be watched here.
-    work: set[asyncio.Task[None]] = {asyncio.create_task(agent.prepare())}
+    work: set[asyncio.Task[None]] = {asyncio.create_task(agent.keep_preparing())}
 
     def check() -> None:
         agent.engine.check()

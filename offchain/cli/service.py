@@ -79,12 +79,14 @@ def _leave_copy(agent: Keeping) -> None:
 
 
 async def until_told(
-    check: Callable[[], None] = lambda: None, on_settle: Callable[[], None] | None = None
+    check: Callable[[], None] = lambda: None,
+    on_settle: Callable[[], None] | None = None,
+    ended: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Wait for an interrupt or a termination signal.
+    """Wait for an interrupt or a termination signal, or until there is nothing more to do.
 
-    `check` is called now and then and raises if something has failed; `on_settle` is called on
-    `SETTLE`, while the agent goes on serving.
+    `check` is called now and then and raises if something has failed, `ended` says that the agent
+    is at its end; `on_settle` is called on `SETTLE`, while the agent goes on serving.
     """
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
@@ -93,7 +95,7 @@ async def until_told(
     if on_settle is not None:
         loop.add_signal_handler(SETTLE, on_settle)
     try:
-        while not told.is_set():
+        while not told.is_set() and not ended():
             check()
             try:
                 async with asyncio.timeout(CHECK_SECONDS):

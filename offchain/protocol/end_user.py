@@ -256,7 +256,7 @@ class EndUserMachine:
         """Follow the ledger; events come in chain order, before the `Block` that confirms them."""
         match event:
             case Block():
-                advance(records, event.number, event.timestamp)
+                advance(records, event)
             case Opened() if establish.note_opened(records, event) is not None:
                 self._await_opening(records, moment, event.group)
             case Funded() if establish.find_group(records, event.group) is not None:

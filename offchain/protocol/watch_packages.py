@@ -3,8 +3,9 @@
 
 A package is a header, entries and the signature of the party's account, so that nobody else can
 replace it. There is one kind for each of three duties; none holds a key or a wallet token.
-`disputes` of an intermediary only add to what the watcher knows. `proofs` of a relay and `answers`
-of an end user replace the package before, and their counter never goes back.
+`disputes` of an intermediary add to what the watcher knows, and say what no longer matters.
+`proofs` of a relay and `answers` of an end user replace the package before, and their counter never
+goes back.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from .errors import ProtocolError
 from .establish import Group, GroupPhase, find_group
 from .ledger import Authorised, NanoRefund, Refund, RefundConditional, Reveal
 from .moment import Moment
+from .pruning import HORIZON, Horizon
 from .records import Records, Table, load, record
 from .sessions import Leg, RelayPhase, RelaySession, Session
 from .wallet import Claiming, EndUser, Paying, Posted, Settled, Voiding, Wallet, proved
 
-VERSION = 1
+VERSION = 2
 
 RENEWAL_MARGINS = 24
 """An authorisation outlives its channel's notice by so many safety margins; a party that runs
@@ -72,9 +74,19 @@ class WatchedGroup:
 @record
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """The secret of a lock that somebody could still post: showing it refutes the claim."""
+    """The secret of a lock that somebody could still post: showing it refutes the claim. `since`:
+    when it was revoked (Unix seconds)."""
 
     secret: B32
+    since: U64
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All channels of this group of the intermediary's are paid out."""
+
+    group: U248
 
 
 @record
@@ -104,10 +116,11 @@ class Kept:
     cid: U248
 
 
-Entry: TypeAlias = WatchedGroup | Revoked | Charged | Proof | Authorised | Kept
+Entry: TypeAlias = (
+    WatchedGroup | Revoked | Charged | Finished | Horizon | Proof | Authorised | Kept)
 
 _ENTRIES: dict[PackageKind, tuple[type[Any], ...]] = {
-    PackageKind.DISPUTES: (WatchedGroup, Revoked, Charged),
+    PackageKind.DISPUTES: (WatchedGroup, Revoked, Charged, Finished, Horizon),
     PackageKind.PROOFS: (Proof,),
     PackageKind.ANSWERS: (Authorised, Kept),
 }
@@ -242,14 +255,17 @@ def export_disputes(records: Records, touched: Iterable[tuple[Table, bytes]] | N
                     ) -> list[Entry]:
     """What an intermediary's watcher needs: all of it, or what stands under the `touched` keys.
 
-    Secrets of revoked wallets stay useful for ever: a channel is not known by its locks.
+    A channel is not known by its locks: the secrets of revoked ones stay useful until every channel
+    is paid out that was open then, which a `Horizon` says.
     """
     if touched is None:
         found = [one for table in (Table.GROUP, Table.LOCK, Table.SESSION)
                  for _, one in records.scan(table)]
+        found.append(records.get(Table.META, HORIZON))
     else:
         found = [records.get(table, key) for table, key in sorted(touched)
-                 if table in (Table.GROUP, Table.LOCK, Table.SESSION)]
+                 if table in (Table.GROUP, Table.LOCK, Table.SESSION)
+                 or (table, key) == (Table.META, HORIZON)]
     return [entry for one in found if (entry := _dispute(one)) is not None]
 
 
@@ -257,8 +273,12 @@ def _dispute(stored: Any) -> Entry | None:
     match stored:
         case Group() if stored.phase is GroupPhase.OPEN:
             return WatchedGroup(stored.group)
+        case Group() if stored.phase is GroupPhase.RESOLVED:
+            return Finished(stored.group)
+        case Horizon():
+            return stored
         case Lock() if stored.revoked:
-            return Revoked(stored.secret)
+            return Revoked(stored.secret, stored.since)
         case Session() if stored.best.k and stored.client_leg is not Leg.CLOSED:
             best = stored.best
             return Charged(stored.nwpk_c, Reveal(stored.terms, best.k, best.hc, best.path))

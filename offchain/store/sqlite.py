@@ -13,7 +13,7 @@ from typing import Any
 from offchain.protocol.outbox import Done, Outbox, Request, Submit
 from offchain.protocol.records import Table, dump, load
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 LOCK_SECONDS = 2.0
 """How long to wait for a process that is just letting go of the store."""
@@ -222,6 +222,18 @@ class Store:
             copy_store(self._connection, path)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{self.path} could not be copied to {path}: {error}") from error
+
+    def compact(self) -> int:
+        """Give the space of what was deleted back to the disk; the file's size in bytes after it.
+
+        `StoreError` if there is no room for the copy that SQLite makes.
+        """
+        try:
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} could not be compacted ({error})") from error
+        return self.path.stat().st_size
 
     def read(self) -> Transaction:
         """The records for reading, outside any transaction."""
