@@ -302,7 +302,7 @@ class EndUserAgent:
         until the ledger has paid them out."""
         def done(records: Records) -> bool:
             self._cash_out_idle()
-            return not any(isinstance(one, CashingOut | Idle)
+            return not any(isinstance(one, CashingOut | Idle | Recalled)
                            for one in wallets.all_wallets(records))
 
         await self.engine.until(done, timeout, "cooperative close")

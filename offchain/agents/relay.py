@@ -12,7 +12,7 @@ from monetor_chain.statements import Role
 
 from ..crypto.ecdsa import address_of, generate_private_key
 from ..policy.credit import Credit
-from ..protocol import guard
+from ..protocol import guard, restored
 from ..protocol.errors import ProtocolError, RefusalCode
 from ..protocol.messages import (
     GuardPayment,
@@ -384,9 +384,11 @@ class RelayAgent(EndUserAgent):
 
 
 def open_sessions(records: Records) -> list[bytes]:
-    """Sessions that are neither closed nor on the ledger."""
+    """Sessions that are neither closed nor on the ledger; those of a backup, which close after
+    T_exp, are not waited for."""
     return [key for key, one in records.scan(Table.SESSION)
             if isinstance(one, RelaySession)
-            and one.phase not in (RelayPhase.CLOSED, RelayPhase.ON_LEDGER)]
+            and one.phase not in (RelayPhase.CLOSED, RelayPhase.ON_LEDGER)
+            and not restored.is_old_session(records, key)]
 
 

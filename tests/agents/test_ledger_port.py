@@ -32,7 +32,7 @@ def test_openings_at_the_same_time_are_all_mined(tmp_path):
             sender = Sender(chain, key)
             port = LedgerPort(contracts.ledger, contracts.token, sender, dev_key("client"), None,
                               guard_sender=sender, guard_key=key)
-            now = await chain.now()
+            now = int(await chain.now())
             await asyncio.gather(*(
                 port.submit(OpenGuard(bytes([deposit // 10_000]) * 20, deposit), now)
                 for deposit in DEPOSITS))
