@@ -36,12 +36,13 @@ class TwoKeys(Parties):
         process = self.run("successor", "run_intermediary", "successor")
         process.wait_for_facts()
 
-    def intermediaries(self):
-        """What the directory says of each: nickname → (hash of its key, whether it opens)."""
+    def listed(self):
+        """What the directory says of each router: nickname → (hash of its key or of that of its
+        intermediary, whether it opens channels)."""
         with urllib.request.urlopen(f"{self.directory}/consensus", timeout=10) as answer:
             body = json.loads(json.loads(answer.read())["body"])
         return {one["router"]["nickname"]: (one["key_hash"], one["opens"])
-                for one in body["routers"] if one["intermediary"]}
+                for one in body["routers"]}
 
 
 @pytest.mark.long
@@ -55,8 +56,9 @@ def test_channels_go_over_to_a_new_key(tmp_path):
         parties.processes["intermediary"].terminate()
         parties.intermediary_arguments.append("--retire")
         old = parties.start_intermediary()
-        listed = parties.intermediaries()
+        listed = parties.listed()
         assert listed["intermediary"][1] is False and listed["successor"][1] is True
+        assert {listed[name][0] for name in RELAYS} == {listed["intermediary"][0]}
         second = parties.start_client(server.url)
         assert second.end(120) == 0, second.said()
         facts = parties.settle()
@@ -75,4 +77,5 @@ def test_channels_go_over_to_a_new_key(tmp_path):
             parties.processes[name].wait_for_facts()
         third = parties.start_client(server.url)
         assert third.end(120) == 0, third.said()
-        assert "successor" in parties.intermediaries()
+        listed = parties.listed()
+        assert {listed[name][0] for name in RELAYS} == {listed["successor"][0]}

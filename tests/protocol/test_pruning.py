@@ -129,10 +129,16 @@ def test_a_wallet_of_a_channel_that_was_posted_stays_dead(world: World) -> None:
     (cid,) = world.open(world.c, deposit=CLIENT_DEPOSIT, fund=0, count=1)
     idle = world.c.wallet(cid)
     world.settle(cid)
+    world.log.clear()
     long_after(world, world.now)
     world.c.records.put(Table.WALLET, cid.to_bytes(31, "big"), idle)
     terms_hash = world.setup(cid)
     assert RefusalCode.LOCK in world.c.refusals
+    reveal = next(one for one in world.log if one.pcmd == m.NanoSetupReveal.PCMD)
+    world.block()
+    everybody_leaves(world)
+    assert rows(world.i.records, Table.CHANNEL, b"revoked:") == 0, "the horizon has passed it"
+    assert code(m.unpack(*world.request(reveal.pcmd, reveal.payload))) is RefusalCode.LOCK
     assert world.i.records.get(Table.SESSION, terms_hash).phase.name == "SETTING_UP"
 
 
