@@ -252,6 +252,7 @@ class IntermediaryMachine:
         match event:
             case Block():
                 advance(records, event)
+                pruning.move_horizon(records)
             case Opened() if old_locks.restored(records) is None and not pruning.is_retiring(
                     records):
                 return establish.fund_opened(records, moment, event)

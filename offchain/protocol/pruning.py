@@ -83,7 +83,14 @@ class Retiring:
     """The key takes no new channels."""
 
 
+@record
+@dataclass(frozen=True, slots=True)
+class HorizonMoves:
+    """A group was paid out since the horizon was looked at."""
+
+
 HORIZON = b"horizon"
+_HORIZON_MOVES = b"horizon-moves"
 _RETIRING = b"retiring"
 
 
@@ -231,18 +238,22 @@ def on_paid_out(records: Records, group: Group, channels: int) -> Outbox:
     for key, one in list(records.scan(Table.CHANNEL, start, start + b"\xff" * 33)):
         forget_answer(records, "cash-out", one.request)
         records.delete(Table.CHANNEL, key)
-    _move_horizon(records)
+    records.put(Table.META, _HORIZON_MOVES, HorizonMoves())
     if is_finished(records):
         return [Note("key-finished", "the last channel of a key that takes no new ones is paid "
                                      "out")]
     return []
 
 
-def _move_horizon(records: Records) -> None:
+def move_horizon(records: Records) -> None:
     """Forget the locks that were revoked before the oldest group was opened that is left.
 
-    A lock that is revoked at a time belongs to a channel that was open then.
+    A lock that is revoked at a time belongs to a channel that was open then. To be called after
+    each block: all groups are looked at once, however many of them the block has paid out.
     """
+    if records.get(Table.META, _HORIZON_MOVES) is None:
+        return
+    records.delete(Table.META, _HORIZON_MOVES)
     at = min((one.at for _, one in records.scan(Table.CHANNEL, b"open-since:", b"open-since;")),
              default=tip(records).timestamp)
     known = records.get(Table.META, HORIZON)
