@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -20,9 +20,11 @@ from monetor_chain.errors import ChainError, Reorganised, TransactionReverted
 from monetor_chain.parameters import NetworkParameters
 
 from ..protocol.errors import ProtocolError
+from ..protocol.history import Change, Entry
 from ..protocol.ledger import Block, LedgerCall, LedgerEvent
 from ..protocol.moment import Moment, tip
 from ..protocol.outbox import Note, Outbox, Request, Submit, Tell
+from ..protocol.records import Records
 from ..store import Store, Transaction
 from ..transport.errors import TransportError
 from .clock import NetworkClock
@@ -48,6 +50,10 @@ in between, an eighth of the safety margin is the longest."""
 
 REMEMBERED = 4096
 """How many timings of a protocol, and how many notes, an agent keeps in memory."""
+
+
+Chronicle = Callable[[Records, Sequence[Change]], Sequence[Entry]]
+"""Makes entries of the party's history out of the changes of one step; see `protocol.history`."""
 
 
 class Machine(Protocol):
@@ -102,11 +108,13 @@ class Engine:
                  intermediary: IntermediaryPort | None = None,
                  look_again: Callable[[], Awaitable[None]] | None = None,
                  hander: Hander | None = None, first: Callable[[], None] | None = None,
-                 wanted: Callable[[Any, Moment, LedgerCall], bool] | None = None) -> None:
+                 wanted: Callable[[Any, Moment, LedgerCall], bool] | None = None,
+                 chronicle: Chronicle | None = None) -> None:
         """`tell` delivers to peers; `look_again` is called when the intermediary was not reached,
         which may be because it listens elsewhere now. `hander` tells a watcher of every step before
         anything of it leaves. `first` runs at start, before anything is delivered; what is not
-        `wanted` any more is not submitted."""
+        `wanted` any more is not submitted. `chronicle` makes of a step's changes what the party
+        will want to know later."""
         self.name = name
         self.store = store
         self.machine = machine
@@ -123,6 +131,7 @@ class Engine:
         self._hander = hander
         self._first = first
         self._wanted = wanted
+        self._chronicle = chronicle
         self._parameters: dict[int, NetworkParameters] = {}
         self._epoch = 0
         self._changed = asyncio.Event()
@@ -198,6 +207,9 @@ class Engine:
         with self.store.transaction() as records:
             result = action(records, self.moment(), outbox)
             records.keep(outbox)
+            if self._chronicle is not None:
+                records.remember(self.clock.now(),
+                                 self._chronicle(records, records.changes()))
             parcels = self._hander.prepare(records, self.moment()) if self._hander else []
         if self._hander is not None and parcels:
             self._hand_over(self._hander, parcels)
@@ -248,7 +260,7 @@ class Engine:
             try:
                 started, cells = time.monotonic(), 0
                 first = request.pcmd
-                async with self._intermediary.circuit(failures) as link:
+                async with self._intermediary.circuit(conversation, failures) as link:
                     while request is not None:
                         pcmd, payload, used = await link.ask(request.pcmd, request.payload)
                         cells += used
@@ -360,8 +372,9 @@ class Engine:
     async def _follow(self) -> None:
         known = tip(self.store.read())
         # With its hash, so that a block that was replaced while this agent was down is noticed.
-        position: int | ChainBlock = (ChainBlock(known.number, known.timestamp, known.hash)
-                                      if known.number else self._first_block)
+        position: int | ChainBlock = known.number or self._first_block
+        if known.hash != bytes(32):  # of a store that did not keep it yet
+            position = ChainBlock(known.number, known.timestamp, known.hash)
         while True:
             try:
                 async for batch in self._events.follow(position):

@@ -93,7 +93,7 @@ class IntermediaryAgent:
         self.engine = Engine(
             self.nickname, store, machine, chain=access.chain,
             consensus=access.contracts.consensus, events=access.events(),
-            port=LedgerPort(ledger, access.contracts.token, self.sender, self._key, issuer.public),
+            port=LedgerPort(ledger, access.contracts.token, self.sender, self._key),
             first_block=access.deployment.block, hander=self._hander())
         self._open.push_async_callback(self.engine.stop)
         if self._retire:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from monetor_chain import authorisations
 from monetor_chain.bindings import ledger_events as logs
@@ -23,17 +24,18 @@ class LedgerPort:
     """One agent's access to the ledger.
 
     `account_key` owns channels, `guard_key` (a client's) owns its direct channels and nothing else.
-    `issuer` is the key under which the agent's own channels are, None for an agent without any.
+    `issuer_of` tells the key under which one of the agent's own channels is, by its id; None for an
+    agent without any.
     """
 
     def __init__(self, ledger: Ledger, token: Token, sender: Sender, account_key: bytes,
-                 issuer: IssuerPublicKey | None, *, guard_sender: Sender | None = None,
-                 guard_key: bytes = b"") -> None:
+                 issuer_of: Callable[[int], IssuerPublicKey] | None = None, *,
+                 guard_sender: Sender | None = None, guard_key: bytes = b"") -> None:
         self._ledger = ledger
         self._token = token
         self._sender = sender
         self._key = account_key
-        self._public_key = b"" if issuer is None else issuer.evm_encoding()
+        self._issuer_of = issuer_of
         self._guard_sender = guard_sender or sender
         self._guard_key = guard_key or account_key
         self._permits: dict[bytes, asyncio.Lock] = {}
@@ -54,11 +56,11 @@ class LedgerPort:
             case protocol.Reclaim():
                 return await ledger.reclaim(sender, call.group)
             case protocol.Refund():
-                return await ledger.refund(sender, call.cid, self._public_key, call.wpk,
+                return await ledger.refund(sender, call.cid, self._public_key(call.cid), call.wpk,
                                            call.balance, evm_signature(call.token))
             case protocol.RefundConditional():
                 return await ledger.refund_conditional(
-                    sender, call.cid, self._public_key, call.wpk, call.balance,
+                    sender, call.cid, self._public_key(call.cid), call.wpk, call.balance,
                     evm_signature(call.token), call.wpk_c, call.t_p, call.wsk_c)
             case protocol.NanoRefund():
                 return await ledger.nano_refund(
@@ -93,6 +95,10 @@ class LedgerPort:
             case protocol.CloseGuard():
                 return await ledger.close_guard(
                     self._guard_sender, int.from_bytes(call.channel, "big"))
+
+    def _public_key(self, cid: int) -> bytes:
+        assert self._issuer_of is not None, "only an owner of channels claims them"
+        return self._issuer_of(cid).evm_encoding()
 
     async def _authorised(self, call: protocol.Authorised) -> Receipt:
         auth = authorisations.Authorisation(call.not_after, call.signature)

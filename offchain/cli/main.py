@@ -28,6 +28,7 @@ from . import (
     testnet,
     verify_deployment,
     version,
+    wallet,
     watcher,
 )
 from .failures import explain
@@ -66,6 +67,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ),
     ("backup", backup.backup, "monetor backup .monetor/agents/exit exit.backup"),
     ("restore", backup.restore, "monetor restore exit.backup .monetor/agents/exit"),
+    ("wallet", wallet.run, "monetor wallet client --network local --history 50"),
     ("testnet", testnet.run, "monetor testnet --speed 4"),
     ("gas", gas.run, "monetor gas --all --json"),
     ("tax plan", tax.plan, "monetor tax plan relays.csv --policy waterfilling"),

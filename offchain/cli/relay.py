@@ -22,6 +22,7 @@ from .options import (
     Directory,
     Folder,
     Host,
+    Intermediaries,
     Keystore,
     NetworkName,
     WatcherFolders,
@@ -42,7 +43,13 @@ def run(
     fund: Annotated[
         int, typer.Option(min=0, help="Escrow of the intermediary per channel, base units.")
     ] = 100_000,
-    channels: Annotated[int, typer.Option(min=1, max=256, help="Channels to open.")] = 4,
+    channels: Annotated[
+        int,
+        typer.Option(
+            min=1, max=256, help="Channels to open at each intermediary, again when they run out."
+        ),
+    ] = 4,
+    intermediary: Intermediaries = None,
     settle: Annotated[
         bool,
         typer.Option("--settle", help="Close sessions, claim, cash out, withdraw, and end."),
@@ -56,6 +63,17 @@ def run(
     confirmations: Confirmations = 0,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
+    tor_authority: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Directory port of a Tor network's authority: join that network too, unpaid "
+            "clients and all.",
+        ),
+    ] = None,
+    bandwidth: Annotated[
+        int, typer.Option(min=1, help="Bytes per second to claim in that network.")
+    ] = 1_000_000,
     watcher_folder: WatcherFolders = None,
     verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
     as_json: AsJson = False,
@@ -71,6 +89,7 @@ def run(
     from .logs import to_standard_error
 
     home = folder_of(folder, name)
+    authority = _authority(tor_authority) if tor_authority is not None else None
     if settle and (process := running_process(home)) is not None:
         os.kill(process, SETTLE)
         pairs_or_json({"relay": name, "told_process": process}, as_json=as_json)
@@ -99,6 +118,9 @@ def run(
             deposit=deposit,
             fund=fund,
             channels=channels,
+            intermediaries=tuple(intermediary or ()),
+            tor_authority=authority,
+            bandwidth=bandwidth,
         )
         async with running_with_store(agent):
             if settle:
@@ -114,20 +136,37 @@ def run(
         asyncio.run(serve())
 
 
+def _authority(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) <= 0xFFFF:
+        raise typer.BadParameter(f"{text!r} is not HOST:PORT", param_hint="--tor-authority")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 async def _serve(agent: RelayAgent, *, as_json: bool) -> None:
-    """Serve at once; the channels open when enough other relays are there to hide among."""
+    """Serve at once; the channels open when enough other relays are there to hide among.
+
+    A relay that has been told to settle opens no further ones.
+    """
+
+    async def have_channels() -> None:
+        await agent.keep_preparing()
+        await agent.keep_channels()
 
     async def settle() -> None:
+        opening.cancel()
         pairs_or_json(await _settle(agent), as_json=as_json, as_line=True)
 
     # The engine watches its own tasks; these have to be watched here.
-    work: set[asyncio.Task[None]] = {asyncio.create_task(agent.keep_preparing())}
+    opening = asyncio.create_task(have_channels())
+    work: set[asyncio.Task[None]] = {opening}
 
     def check() -> None:
         agent.engine.check()
         for task in [one for one in work if one.done()]:
             work.discard(task)
-            task.result()
+            if not task.cancelled():
+                task.result()
 
     try:
         await until_told(check, on_settle=lambda: work.add(asyncio.create_task(settle())))

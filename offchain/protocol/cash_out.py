@@ -30,8 +30,8 @@ from .ledger import Close, GroupClosed
 from .messages import CashOutReply, CashOutRequest, CashOutWallet, pack
 from .moment import Moment
 from .outbox import Done, Note, Outbox, Request, Submit
-from .records import Records, Table, key248, record
-from .wallet import CashingOut, EndUser, Idle, Settled
+from .records import Records, Table, key248, load, record
+from .wallet import CashingOut, Claiming, EndUser, Idle, Settled
 
 
 @record
@@ -139,6 +139,8 @@ def on_group_closed(records: Records, event: GroupClosed) -> Outbox:
         if event.channels >> index & 1:
             cid = channel_id(event.group, index)
             wallet = wallets.get(records, cid)
+            if isinstance(wallet, Claiming):  # it was given up, and the ledger had it all the same
+                wallet = load(wallet.kind.decode(), wallet.state)
             amount = wallet.idle.balance if isinstance(wallet, CashingOut) else 0
             wallets.put(records, cid, Settled(cid, amount))
     return [Note("cashed-out", f"{event.total} units")]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from monetor_chain.statements import lock_of
@@ -47,6 +48,7 @@ from .messages import (
 from .moment import Moment, tip
 from .outbox import Done, Note, Outbox, Request, Tell
 from .records import Records, Table
+from .resting import begin_rest
 from .sessions import ClientPhase, ClientSession, Deadline, client_session, set_deadline
 from .wallet import EndUser, Paying, Renewing, Voiding
 
@@ -54,8 +56,8 @@ from .wallet import EndUser, Paying, Renewing, Voiding
 class Client(EndUserMachine):
     """One client's machine; `guard_key` owns its direct channels and signs their vouchers."""
 
-    def __init__(self, user: EndUser, guard_key: bytes) -> None:
-        super().__init__(user)
+    def __init__(self, user: EndUser, guard_key: bytes, others: Sequence[EndUser] = ()) -> None:
+        super().__init__(user, others)
         self._guard_key = guard_key
         self.guard_account = address_of(guard_key)
 
@@ -63,7 +65,8 @@ class Client(EndUserMachine):
 
     def nano_setup(self, records: Records, moment: Moment, cid: int) -> tuple[bytes, Outbox]:
         """Set up a session from an idle wallet; returns hash(nT)."""
-        terms_hash, outbox = nano_setup.start(records, self.user, moment, cid)
+        terms_hash, outbox = nano_setup.start(
+            records, self.user_of(records, cid >> 8), moment, cid)
         t_exp = client_session(records, terms_hash).session.terms.t_exp
         margin = moment.parameters.safety_margin
         set_deadline(records, t_exp + margin, Duty.CLOSE, terms_hash)
@@ -73,7 +76,8 @@ class Client(EndUserMachine):
     def nano_offer(self, records: Records, moment: Moment, terms_hash: bytes) -> Outbox:
         """Offer a ready session to the relay at the other end of its circuit."""
         restored.require_current(records, terms_hash)
-        return nano_establish.offer(records, self.user, moment, terms_hash)
+        return nano_establish.offer(
+            records, self.user_of_session(records, terms_hash), moment, terms_hash)
 
     def nano_pay(self, records: Records, moment: Moment, terms_hash: bytes) -> Outbox:
         """Make one payment."""
@@ -101,21 +105,22 @@ class Client(EndUserMachine):
 
     # --- Hidden payments
 
-    def pay_query(self) -> Outbox:
+    def pay_query(self, user: EndUser | None = None) -> Outbox:
         """Ask until when a hidden payment made now is valid; the reply is handled as a note."""
-        return [Request(b"pay-terms:", *pack(PayQuery()))]
+        return [Request(b"pay-terms:" + (user or self.user).key_hash, *pack(PayQuery()))]
 
     def pay(self, records: Records, moment: Moment, *, cid: int, amount: int, t_p: int
             ) -> tuple[int, Outbox]:
         """Make a hidden payment; returns the payer's lock, which names it."""
-        wpk_c, outbox = pay.start_payer(records, self.user, moment, cid=cid, amount=amount, t_p=t_p)
+        wpk_c, outbox = pay.start_payer(
+            records, self.user_of(records, cid >> 8), moment, cid=cid, amount=amount, t_p=t_p)
         set_deadline(records, t_p - 2 * moment.parameters.safety_margin, Duty.PAY,
                      pay.session_key(wpk_c))
         return wpk_c, self._telling(records, moment, wpk_c, outbox)
 
     def receive(self, records: Records, moment: Moment, cid: int, invoice: PayInvoice) -> Outbox:
         """Join a hidden payment as its payee."""
-        outbox = pay.on_invoice(records, self.user, moment, cid, invoice)
+        outbox = pay.on_invoice(records, self.user_of(records, cid >> 8), moment, cid, invoice)
         if outbox:
             margin = moment.parameters.safety_margin
             set_deadline(records, invoice.t_p - margin - margin // LOOKS, Duty.PAY,
@@ -143,6 +148,18 @@ class Client(EndUserMachine):
 
     # --- Dispatch
 
+    def user_for(self, records: Records, conversation: bytes) -> EndUser:
+        """See `EndUserMachine.user_for`."""
+        kind, _, key = conversation.partition(b":")
+        if kind == b"pay":
+            return self._user_of_payment(records, int.from_bytes(key, "big"))
+        if kind == b"pay-terms":
+            return self.user_at(key)
+        return super().user_for(records, conversation)
+
+    def _user_of_payment(self, records: Records, wpk_c: int) -> EndUser:
+        return self.user_of(records, pay.transfer(records, wpk_c).cid >> 8)
+
     def on_message(self, records: Records, moment: Moment, session: bytes, pcmd: int,
                    payload: bytes) -> Outbox:
         """A message from a relay, the guard, or the other side of a hidden payment."""
@@ -167,40 +184,46 @@ class Client(EndUserMachine):
                   ) -> Outbox:
         kind, _, key = conversation.partition(b":")
         if kind == b"session":
-            return self._on_session_reply(records, key, message)
+            return self._on_session_reply(records, moment, key, message)
         if kind == b"pay":
             return self._on_pay_reply(records, moment, int.from_bytes(key, "big"), message)
         if kind == b"pay-terms" and isinstance(message, PayTerms):
             return [Done(conversation), Note("pay-terms", str(message.t_p))]
         return super()._on_reply(records, moment, conversation, message)
 
-    def _on_session_reply(self, records: Records, terms_hash: bytes, message: Any) -> Outbox:
+    def _on_session_reply(self, records: Records, moment: Moment, terms_hash: bytes, message: Any
+                          ) -> Outbox:
+        user = self.user_of_session(records, terms_hash)
         match message:
             case NanoRefundReply():
-                return nano_setup.on_refund_reply(records, self.user, terms_hash, message)
+                return nano_setup.on_refund_reply(records, user, terms_hash, message)
             case Acknowledged():
                 return nano_setup.on_acknowledged(records, terms_hash)
             case ClientCloseCount():
-                return nano_close.on_count(records, self.user, terms_hash, message)
+                return nano_close.on_count(records, user, terms_hash, message)
             case RefundTokenReply():
-                return nano_close.on_client_refund(records, self.user, terms_hash, message)
+                return nano_close.on_client_refund(records, user, terms_hash, message)
             case WalletTokenReply():
-                return nano_close.on_client_wallet(records, self.user, terms_hash, message)
+                outbox = nano_close.on_client_wallet(records, user, terms_hash, message)
+                if outbox:
+                    begin_rest(records, moment, client_session(records, terms_hash).session.cid)
+                return outbox
         raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
 
     def _on_pay_reply(self, records: Records, moment: Moment, wpk_c: int, message: Any) -> Outbox:
         payer = pay.transfer(records, wpk_c).payer
+        user = self._user_of_payment(records, wpk_c)
         match message:
             case RefundTokenReply() if payer:
                 return self._telling(records, moment, wpk_c, pay.on_payer_refund(
-                    records, self.user, moment, wpk_c, message))
+                    records, user, moment, wpk_c, message))
             case RefundTokenReply():
                 return self._telling(records, moment, wpk_c, pay.on_payee_refund(
-                    records, self.user, moment, wpk_c, message))
+                    records, user, moment, wpk_c, message))
             case WalletTokenReply() if payer:
-                return pay.on_payer_wallet(records, self.user, wpk_c, message)
+                return pay.on_payer_wallet(records, user, wpk_c, message)
             case WalletTokenReply():
-                return pay.on_payee_wallet(records, self.user, wpk_c, message)
+                return pay.on_payee_wallet(records, user, wpk_c, message)
         raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
 
     @staticmethod
@@ -344,4 +367,5 @@ class Client(EndUserMachine):
         set_deadline(records, max(current.t_p + VOID_MARGINS * margin,
                                   moment.now + REPOST_MARGINS * margin) + 1,
                      Duty.PAY, deadline.subject)
-        return pay.void_payee(records, self.user, current.wpk_c)
+        return pay.void_payee(
+            records, self._user_of_payment(records, current.wpk_c), current.wpk_c)

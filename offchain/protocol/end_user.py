@@ -8,6 +8,7 @@ live claim goes to the ledger, and the wallet is not used again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -103,18 +104,64 @@ class Duty(IntEnum):
 
 
 class EndUserMachine:
-    """Base of the client's and the relay's machine; it holds no state but its configuration."""
+    """Base of the client's and the relay's machine; it holds no state but its configuration.
 
-    def __init__(self, user: EndUser) -> None:
+    `user` says who the party is at one intermediary, `others` at further ones.
+    """
+
+    def __init__(self, user: EndUser, others: Sequence[EndUser] = ()) -> None:
         self.user = user
+        self.others = tuple(others)
+        self._at: dict[int, EndUser] = {}
+
+    # --- Intermediaries
+
+    def user_at(self, key_hash: bytes) -> EndUser:
+        """Who this party is at the intermediary of a key; `ProtocolError` if it is at none such."""
+        for one in (self.user, *self.others):
+            if one.key_hash == key_hash:
+                return one
+        raise ProtocolError("this party has no channel at that intermediary")
+
+    def user_of(self, records: Records, group: int) -> EndUser:
+        """Who this party is at the intermediary of a group."""
+        if not self.others:
+            return self.user
+        if group not in self._at:
+            found = establish.find_group(records, group)
+            if found is None:
+                return self.user
+            self._at[group] = next(
+                one for one in (*self.others, self.user)
+                if one is self.user or establish.is_at(found, one.ctx, one.intermediary))
+        return self._at[group]
+
+    def user_of_session(self, records: Records, terms_hash: bytes) -> EndUser:
+        """Who this party is at the intermediary of a session."""
+        return self.user_of(records, wallets.session_of(records, terms_hash).cid >> 8)
+
+    def user_for(self, records: Records, conversation: bytes) -> EndUser:
+        """Who this party is at the intermediary that a conversation is with."""
+        kind, _, key = conversation.partition(b":")
+        match kind:
+            case b"group":
+                asked = establish.asked_intermediary(records, conversation)
+                return self.user if asked is None else self.user_at(asked)
+            case b"establish" | b"recall":
+                return self.user_of(records, int.from_bytes(key, "big") >> 8)
+            case b"cash-out":
+                return self.user_of(records, int.from_bytes(key, "big"))
+            case b"session":
+                return self.user_of_session(records, key)
+        return self.user
 
     # --- Commands
 
-    def open_group(self, records: Records, moment: Moment, *, deposit: int, fund: int, count: int
-                   ) -> Outbox:
+    def open_group(self, records: Records, moment: Moment, *, deposit: int, fund: int, count: int,
+                   user: EndUser | None = None) -> Outbox:
         """Open a channel group; see `establish.start_group`."""
-        return establish.start_group(records, self.user, moment, deposit=deposit, fund=fund,
-                                     count=count)
+        return establish.start_group(records, user or self.user, moment, deposit=deposit,
+                                     fund=fund, count=count)
 
     def cash_out(self, records: Records, group: int) -> Outbox:
         """Close the idle channels of a group; see `cash_out.start`.
@@ -128,7 +175,7 @@ class EndUserMachine:
                 outbox += self.post_claim(records, wallet.cid)
         if outbox and not cash_out.has_idle(records, group):
             return outbox
-        outbox += cash_out.start(records, self.user, group)
+        outbox += cash_out.start(records, self.user_of(records, group), group)
         set_deadline(records, tip(records).timestamp + 1, Duty.SHOWN, subject_of(group))
         return outbox
 
@@ -182,17 +229,18 @@ class EndUserMachine:
     def _on_reply(self, records: Records, moment: Moment, conversation: bytes, message: Any
                   ) -> Outbox:
         kind, _, key = conversation.partition(b":")
+        user = self.user_for(records, conversation)
         match kind, message:
             case b"group", GroupReply():
-                return establish.on_group_reply(records, self.user, conversation, message)
+                return establish.on_group_reply(records, user, conversation, message)
             case b"establish", EstablishReply():
                 return establish.on_establish_reply(
-                    records, self.user, moment, int.from_bytes(key, "big"), message)
+                    records, user, moment, int.from_bytes(key, "big"), message)
             case b"establish", OpenedReply():
                 return establish.on_opened_reply(
-                    records, self.user, int.from_bytes(key, "big"), message)
+                    records, user, int.from_bytes(key, "big"), message)
             case b"cash-out", CashOutReply():
-                return cash_out.on_reply(records, self.user, int.from_bytes(key, "big"), message)
+                return cash_out.on_reply(records, user, int.from_bytes(key, "big"), message)
         raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
 
     def _refused_after_backup(self, records: Records, conversation: bytes, refusal: Refusal

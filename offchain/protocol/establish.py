@@ -60,8 +60,9 @@ class GroupPhase(IntEnum):
 @record
 @dataclass(frozen=True, slots=True)
 class PendingGroup:
-    """E's half of a group whose id is not known yet."""
+    """E's half of a group whose id is not known yet; `key_hash` is the key of the asked I."""
 
+    key_hash: B32
     role: Role
     deposit: U64
     fund: U64
@@ -112,6 +113,19 @@ def group_of(records: Records, cid: int) -> Group:
     return group
 
 
+def is_at(group: Group, ctx: bytes, intermediary: bytes) -> bool:
+    """Whether a group is under the key of `ctx` and the account of this intermediary: the hash that
+    names a group covers both."""
+    return group.group == group_id(ctx, group.account, intermediary, group.role, group.deposit,
+                                   group.fund, group.count, group.rho_e, group.rho_i)
+
+
+def asked_intermediary(records: Records, conversation: bytes) -> bytes | None:
+    """The hash of the intermediary's key that a new group's conversation is with."""
+    found = records.get(Table.META, b"pending-group:" + conversation.removeprefix(b"group:"))
+    return found.key_hash if isinstance(found, PendingGroup) else None
+
+
 # --- End user ------------------------------------------------------------------------------------
 
 
@@ -126,7 +140,7 @@ def start_group(records: Records, user: EndUser, moment: Moment, *, deposit: int
             raise ProtocolError(f"the {name} of a channel lies in [0, {limit}], not {amount}")
     rho_e = secrets.token_bytes(32)
     records.put(Table.META, b"pending-group:" + rho_e,
-                PendingGroup(user.role, deposit, fund, count, rho_e))
+                PendingGroup(user.key_hash, user.role, deposit, fund, count, rho_e))
     message = GroupRequest(user.account, user.role, deposit, fund, count, rho_e)
     return [Request(b"group:" + rho_e, *pack(message))]
 

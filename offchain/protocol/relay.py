@@ -5,7 +5,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import guard, nano_close, nano_establish, nano_pay, nano_setup, restored, wallet as wallets
+from . import (
+    establish,
+    guard,
+    nano_close,
+    nano_establish,
+    nano_pay,
+    nano_setup,
+    restored,
+    wallet as wallets,
+)
 from .end_user import LOOKS, Duty, EndUserMachine
 from .errors import ProtocolError
 from .ledger import (
@@ -33,7 +42,7 @@ from .moment import Moment, tip
 from .outbox import Done, Note, Outbox, Submit, Tell
 from .records import Records, Table
 from .sessions import Deadline, RelayPhase, RelaySession, relay_session, set_deadline
-from .wallet import Idle, Proved, proved
+from .wallet import EndUser, Idle, Next, Proved, proved
 
 
 class Relay(EndUserMachine):
@@ -41,18 +50,27 @@ class Relay(EndUserMachine):
 
     # --- Sessions
 
-    def idle_channel(self, records: Records) -> int | None:
-        """A channel that can take up a session, the one with the most room first."""
-        idle = [one for one in wallets.all_wallets(records) if isinstance(one, Idle)]
-        return min(idle, key=lambda one: one.balance).cid if idle else None
+    def idle_channel(self, records: Records, user: EndUser | None = None) -> int | None:
+        """A channel at `user`'s intermediary that can take up a session, the one with the most
+        room first."""
+        wanted = user or self.user
+        idle = [one for one in wallets.all_wallets(records) if isinstance(one, Idle)
+                and self.user_of(records, one.cid >> 8) is wanted]
+        return max(idle, key=lambda one: self.room(records, one)).cid if idle else None
+
+    def room(self, records: Records, wallet: Idle | Next) -> int:
+        """How many base units the channel of an idle wallet, or one to come, can still earn."""
+        group = establish.group_of(records, wallet.cid)
+        return nano_establish.relay_cap(group, self.user.tax_rate_bp) - wallet.balance
 
     def on_offer(self, records: Records, moment: Moment, message: NanoOffer
                  ) -> tuple[bytes, Outbox]:
         """Take up an offered session with an idle channel; returns hash(nT)."""
-        cid = self.idle_channel(records)
+        user = self.user_at(message.intermediary)
+        cid = self.idle_channel(records, user)
         if cid is None:
             raise ProtocolError("every channel of this relay is in a session")
-        terms_hash, outbox = nano_establish.on_offer(records, self.user, moment, cid, message)
+        terms_hash, outbox = nano_establish.on_offer(records, user, moment, cid, message)
         margin = moment.parameters.safety_margin
         t_exp = message.terms.t_exp
         set_deadline(records, t_exp - 2 * margin, Duty.CLOSE, terms_hash)
@@ -76,7 +94,8 @@ class Relay(EndUserMachine):
                 restored.is_old_session(records, terms_hash)
                 and tip(records).timestamp <= session.session.terms.t_exp):
             return []
-        return nano_close.start_relay(records, self.user, terms_hash)
+        return nano_close.start_relay(
+            records, self.user_of_session(records, terms_hash), terms_hash)
 
     def active_sessions(self, records: Records) -> list[bytes]:
         """Sessions that take payments."""
@@ -113,15 +132,16 @@ class Relay(EndUserMachine):
         kind, _, key = conversation.partition(b":")
         if kind != b"session":
             return super()._on_reply(records, moment, conversation, message)
+        user = self.user_of_session(records, key)
         match message:
             case NanoRefundReply():
-                return nano_establish.on_refund_reply(records, self.user, key, message)
+                return nano_establish.on_refund_reply(records, user, key, message)
             case Acknowledged():
                 return nano_establish.on_acknowledged(records, key)
             case RefundTokenReply():
-                return nano_close.on_relay_refund(records, self.user, key, message)
+                return nano_close.on_relay_refund(records, user, key, message)
             case WalletTokenReply():
-                return nano_close.on_relay_wallet(records, self.user, key, message)
+                return nano_close.on_relay_wallet(records, user, key, message)
         raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
 
     def give_up(self, records: Records, moment: Moment, conversation: bytes, *,

@@ -16,7 +16,7 @@ from monetor_chain.statements import Role, lock_of
 
 from ..crypto.issuer import IssuerPublicKey, rerandomise
 from . import old_locks
-from .codec import B32, U32, U64, U248, Blob, Ecdsa, Path, Scalar, Token
+from .codec import B20, B32, U32, U64, U248, Blob, Ecdsa, Path, Scalar, Token
 from .errors import ProtocolError
 from .ledger import LedgerCall, NanoRefund, Refund, RefundConditional
 from .messages import Terms
@@ -44,6 +44,31 @@ class EndUser:
     ctx: bytes
     domain: bytes
     tax_rate_bp: int
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class KnownIntermediary:
+    """An intermediary that this party has checked and works with: what it takes to claim from it.
+
+    `name` is what its operator calls it, `issuer` its public key encoded.
+    """
+
+    key_hash: B32
+    ctx: B32
+    account: B20
+    name: Blob
+    issuer: Blob
+
+
+def know_intermediary(records: Records, known: KnownIntermediary) -> None:
+    """Remember an intermediary, for as long as the store lasts."""
+    records.put(Table.ADDRESS, b"intermediary:" + known.key_hash, known)
+
+
+def known_intermediaries(records: Records) -> list[KnownIntermediary]:
+    """Every intermediary that this party works or has worked with."""
+    return [one for _, one in records.scan(Table.ADDRESS, b"intermediary:", b"intermediary;")]
 
 
 @record

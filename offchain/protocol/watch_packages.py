@@ -307,15 +307,16 @@ Answers: TypeAlias = Mapping[tuple[int, int], Authorised]
 """Authorised claims by (cid, lock)."""
 
 
-def export_answers(records: Records, user: EndUser, moment: Moment, authorise: Authorise,
-                   before: Answers) -> dict[tuple[int, int], Authorised]:
+def export_answers(records: Records, user_of: Callable[[Records, int], EndUser], moment: Moment,
+                   authorise: Authorise, before: Answers) -> dict[tuple[int, int], Authorised]:
     """What an end user's watcher needs to answer a request to close: every live claim, signed.
 
-    Claims of the package `before` whose validity still lasts are taken over as they are.
+    `user_of` tells who the party is at the intermediary of a group. Claims of the package `before`
+    whose validity still lasts are taken over as they are.
     """
-    public_key = user.issuer.evm_encoding()
     renewal = RENEWAL_MARGINS * moment.parameters.safety_margin
-    answers = {}
+    answers: dict[tuple[int, int], Authorised] = {}
+    public_keys: dict[bytes, bytes] = {}
     for wallet in wallets.all_wallets(records):
         group = find_group(records, wallets.channel_of(wallet) >> 8)
         claim = standing_claim(records, wallet)
@@ -332,7 +333,11 @@ def export_answers(records: Records, user: EndUser, moment: Moment, authorise: A
             continue
         claim = wallets.rerandomised(claim)
         not_after = moment.now + renewal + group.close_notice
-        answers[lock] = Authorised.of(claim, public_key, not_after, authorise(claim, not_after))
+        user = user_of(records, group.group)
+        if user.key_hash not in public_keys:
+            public_keys[user.key_hash] = user.issuer.evm_encoding()
+        answers[lock] = Authorised.of(claim, public_keys[user.key_hash], not_after,
+                                      authorise(claim, not_after))
     return answers
 
 

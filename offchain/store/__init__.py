@@ -6,6 +6,6 @@ outbox are on disk before anything is delivered, and what was not delivered is t
 `backup` makes one sealed file of a party's folder and puts it back.
 """
 
-from .sqlite import Store, StoreError, Transaction
+from .sqlite import Identity, Store, StoreError, Transaction, reading
 
-__all__ = ["Store", "StoreError", "Transaction"]
+__all__ = ["Identity", "Store", "StoreError", "Transaction", "reading"]

@@ -24,7 +24,7 @@ from .sqlite import SCHEMA_VERSION, StoreError, copy_store
 STORE = "store.sqlite"
 SNAPSHOT = "snapshot.sqlite"
 """A copy that a running party leaves in its folder for whoever makes the backup."""
-_LEFT_OUT = (STORE, SNAPSHOT, "process")
+_LEFT_OUT = (STORE, f"{STORE}.lock", SNAPSHOT, f"{SNAPSHOT}.lock", "process")
 """Files that are not taken as they are: the store as a copy, the others not at all."""
 
 
@@ -62,7 +62,7 @@ def examine(store: Path) -> Contents:
         raise StoreError(f"the copy of the store is no store: {error}") from error
     if found != "ok":
         raise StoreError(f"the copy of the store is damaged: {found}")
-    if row is None or row[0] != SCHEMA_VERSION:
+    if row is None or row[0] > SCHEMA_VERSION:
         raise StoreError(f"the store has format {row and row[0]}, this version of moneTor reads "
                          f"format {SCHEMA_VERSION}")
     return Contents(row[2], row[1], int(store.stat().st_mtime))

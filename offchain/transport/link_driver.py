@@ -35,12 +35,14 @@ class LinkConnection(asyncio.Protocol):
 
     def __init__(self, owner: ChannelOwner, context: SSL.Context,
                  role: LinkTarget | RouterIdentity, *, budget: QueueBudget,
-                 timeout: float = HANDSHAKE_TIMEOUT,
+                 caller: RouterIdentity | None = None, timeout: float = HANDSHAKE_TIMEOUT,
                  done: Callable[[LinkConnection, Channel | TransportError], None]) -> None:
-        """`role`: whom we called, or who we are when we were called. `done` is called once with
-        the open channel or with the error that came before it."""
+        """`role`: whom we called, or who we are when we were called. `caller`: who we are when we
+        call as a router. `done` is called once with the open channel or with the error that came
+        before it."""
         self._owner = owner
         self._role = role
+        self._caller = caller
         self._done = done
         self._budget = budget
         self._timeout = timeout
@@ -84,8 +86,9 @@ class LinkConnection(asyncio.Protocol):
             self._fail(error)
 
     def _open_channel(self) -> None:
-        role = (Responding(self._role) if isinstance(self._role, RouterIdentity)
-                else Initiating(self._role, self._tls.peer_certificate()))
+        binding = self._tls.binding
+        role = (Responding(self._role, binding) if isinstance(self._role, RouterIdentity)
+                else Initiating(self._role, self._tls.peer_certificate(), self._caller, binding))
         self.channel = Channel(self._owner, role, now=time.time(),
                                peer_host=self._peer_host(), own_host=self._own_host(),
                                budget=self._budget)
@@ -98,7 +101,7 @@ class LinkConnection(asyncio.Protocol):
 
     def _own_host(self) -> str:
         """Only a router tells its address."""
-        if not isinstance(self._role, RouterIdentity):
+        if not isinstance(self._role, RouterIdentity) and self._caller is None:
             return ""
         assert self._transport is not None
         return str(self._transport.get_extra_info("sockname")[0]).partition("%")[0]
@@ -189,9 +192,12 @@ class LinkSet:
     """All connections of one router or proxy, so that they can be dialled and closed."""
 
     def __init__(self, owner: ChannelOwner, context: SSL.Context, *,
+                 identity: RouterIdentity | None = None,
                  timeout: float = HANDSHAKE_TIMEOUT) -> None:
-        """`context`: for links that are dialled."""
+        """`context`: for links that are dialled; `identity`: of a router, which tells on them who
+        it is."""
         self._owner = owner
+        self._identity = identity
         self._context = context
         self._timeout = timeout
         self._links: set[LinkConnection] = set()
@@ -223,7 +229,8 @@ class LinkSet:
 
         def protocol() -> LinkConnection:
             link = LinkConnection(self._owner, self._context, target, budget=self._budget,
-                                  timeout=self._timeout, done=lambda _, result: done(result))
+                                  caller=self._identity, timeout=self._timeout,
+                                  done=lambda _, result: done(result))
             self._track(link)
             return link
 

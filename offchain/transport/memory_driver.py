@@ -7,6 +7,8 @@ held back or cut.
 
 from __future__ import annotations
 
+import hmac
+import secrets
 import time
 from collections.abc import Callable, Sequence
 
@@ -20,7 +22,7 @@ from .link import Initiating, Responding
 from .relay_circuit import RouterCircuit
 from .router_core import RouterCore
 from .router_hooks import NoHooks, RouterHooks
-from .stream_cell import encode_connected
+from .stream_cell import Begin, encode_connected
 
 Service = Callable[[bytes], bytes]
 """What a destination answers to a piece of data."""
@@ -101,15 +103,23 @@ class MemoryRouter:
 
     def dial(self, target: LinkTarget, done: Waiter) -> None:
         """Link to another router of the network."""
-        self._network.link(self.core, target, done)
+        self._network.link(self.core, target, done, self.identity)
 
-    def connect_stream(self, circuit: RouterCircuit, stream_id: int, host: str, port: int) -> None:
+    def connect_stream(self, circuit: RouterCircuit, stream_id: int, begin: Begin) -> None:
         """Connect to a service."""
-        service = self.services.get(port)
+        service = self.services.get(begin.port)
         if service is None:
             circuit.edge.refuse(stream_id, EndReason.CONNECTREFUSED)
         else:
             _MemoryStream(circuit, stream_id, service)
+
+    def connect_directory(self, circuit: RouterCircuit, stream_id: int) -> None:
+        """There is no directory in memory."""
+        circuit.edge.refuse(stream_id, EndReason.NOTDIRECTORY)
+
+    def resolve(self, circuit: RouterCircuit, stream_id: int, name: str) -> None:
+        """Every name is this machine's."""
+        circuit.resolved(stream_id, ["127.0.0.1"])
 
 
 class MemoryClient:
@@ -145,9 +155,9 @@ class MemoryClient:
         """A link is gone."""
         self._pool.forget(channel)
 
-    def create_received(self, channel: Channel, circ_id: int, body: bytes) -> None:
+    def create_received(self, channel: Channel, circ_id: int, command: int, body: bytes) -> None:
         """A client carries no circuits for others."""
-        raise ProtocolViolation("CREATE2 to a client")
+        raise ProtocolViolation("CREATE2 or CREATE_FAST to a client")
 
 
 class MemoryNetwork:
@@ -173,16 +183,24 @@ class MemoryNetwork:
         """A client."""
         return MemoryClient(self)
 
-    def link(self, owner: ChannelOwner, target: LinkTarget, done: Waiter) -> None:
-        """Connect `owner` with the router that listens at the target's port."""
+    def link(self, owner: ChannelOwner, target: LinkTarget, done: Waiter,
+             identity: RouterIdentity | None = None) -> None:
+        """Connect `owner`, a router with this identity or a client, with the router that listens
+        at the target's port."""
         router = self._routers.get(target.port)
         if router is None:
             self._calls.append(lambda: done(LinkFailed("nobody listens there")))
             return
         now = time.time()
+        secret = secrets.token_bytes(32)
+
+        def binding(context: bytes) -> bytes:
+            return hmac.digest(secret, context, "sha256")
+
         link = MemoryLink(
-            Channel(owner, Initiating(target, router.identity.link_cert), now=now),
-            Channel(router.core, Responding(router.identity), now=now),
+            Channel(owner, Initiating(target, router.identity.link_cert, identity, binding),
+                    now=now),
+            Channel(router.core, Responding(router.identity, binding), now=now),
         )
         link.initiator.start()
         self.links.append(link)
