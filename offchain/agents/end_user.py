@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
@@ -177,9 +177,10 @@ class EndUserAgent:
         `DirectoryError` if the directory lists none of those that are wanted.
         """
         known = {one.key_hash: one for one in wallets.known_intermediaries(store.read())}
+        living = _in_use(store.read(), known.values())
         listed = await self._listed(known)
         sound: list[Router] = []
-        for router in self._candidates(listed, known):
+        for router in self._candidates(listed, known, living):
             try:
                 await self._check(router, known.get(router.key_hash))
             except DirectoryError as error:
@@ -231,16 +232,18 @@ class EndUserAgent:
             raise DirectoryError(f"the directory at {self.place.directory_url} lists no "
                                  f"intermediary {missing}".rstrip()) from None
 
-    def _candidates(self, listed: Sequence[Router], known: Collection[bytes]) -> list[Router]:
+    def _candidates(self, listed: Sequence[Router], known: Collection[bytes],
+                    living: Collection[bytes]) -> list[Router]:
         """Those that are named; else those of the store that are listed; else any, at random.
 
-        One whose key retires opens no channels; those that are under it are served all the same.
+        One whose key retires opens no channels: it is chosen for those that are there.
         """
-        opening = [one for one in listed if one.opens]
         if self._wanted:
             return [router for name in dict.fromkeys(self._wanted)
                     for router in _named(listed, name)[:1]]
-        before = [one for one in opening if one.key_hash in known]
+        before = [one for one in listed if one.key_hash in known and (
+            one.opens or one.key_hash in living)]
+        opening = [one for one in listed if one.opens]
         return before or secrets.SystemRandom().sample(opening, len(opening))
 
     async def _check(self, router: Router, known: KnownIntermediary | None) -> None:
@@ -471,6 +474,15 @@ def _named(listed: Sequence[Router], name: str) -> list[Router]:
     digits = name.lower().removeprefix("0x")
     return [one for one in listed if one.info.nickname == name
             or (len(digits) >= HASH_DIGITS and one.key_hash.hex().startswith(digits))]
+
+
+def _in_use(records: Records, known: Iterable[KnownIntermediary]) -> set[bytes]:
+    """Hashes of the keys under which there are channels that can be used."""
+    groups = [establish.find_group(records, wallets.channel_of(one) >> 8)
+              for one in wallets.all_wallets(records)
+              if not isinstance(one, Claiming | Stale | Posted | Settled)]
+    return {one.key_hash for one in known if any(
+        group is not None and establish.is_at(group, one.ctx, one.account) for group in groups)}
 
 
 def random_amount(limit: int) -> int:
