@@ -16,6 +16,7 @@ from ..protocol.errors import ProtocolError
 from ..protocol.history import withdrawn
 from ..protocol.messages import GuardPayout, PayInvoice, unpack
 from ..protocol.moment import Moment
+from ..protocol.nano_setup import NanoSetupDraft
 from ..protocol.outbox import Outbox, Tell
 from ..protocol.records import Records, Table
 from ..protocol.sessions import ClientPhase, ClientSession
@@ -62,6 +63,7 @@ class ClientAgent(EndUserAgent):
         self._guard_locks: dict[bytes, asyncio.Lock] = {}
         self.pool = SessionPool(self)
         self.paid = PaidCircuits(self)
+        self._drafts: dict[int, NanoSetupDraft] = {}
         self._peer: Deliver | None = None
         self._payee_at: EndUser | None = None
 
@@ -112,9 +114,20 @@ class ClientAgent(EndUserAgent):
         """How many seconds of this machine's clock so many of the network's take."""
         return self.engine.clock.real(network_seconds)
 
+    def draft_one(self, waiting: Sequence[Idle]) -> None:
+        """Use a wallet's pause to do most of its next setup."""
+        for one in waiting:
+            known = self._drafts.get(one.cid)
+            if known is None or known.nonce != one.nonce:
+                self._drafts[one.cid] = self.machine.draft_setup(
+                    self.records(), self.engine.moment(), one.cid)
+                return
+
     def start_setup(self, cid: int) -> None:
         """Set up a session from an idle channel."""
-        self.engine.do(lambda records, moment: self.machine.nano_setup(records, moment, cid)[1])
+        prepared = self._drafts.pop(cid, None)
+        self.engine.do(lambda records, moment: self.machine.nano_setup(
+            records, moment, cid, prepared)[1])
 
     def end_session(self, terms_hash: bytes) -> None:
         """Close a session that was offered: its relay closes it too, or is gone."""

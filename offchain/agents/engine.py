@@ -7,9 +7,10 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import structlog
 
@@ -19,13 +20,14 @@ from monetor_chain.chain import Block as ChainBlock, Chain
 from monetor_chain.errors import ChainError, Reorganised, TransactionReverted
 from monetor_chain.parameters import NetworkParameters
 
+from ..protocol.claims import Unverified
 from ..protocol.errors import ProtocolError
 from ..protocol.history import Change, Entry
 from ..protocol.ledger import Block, LedgerCall, LedgerEvent
 from ..protocol.moment import Moment, tip
 from ..protocol.outbox import Note, Outbox, Request, Submit, Tell
 from ..protocol.records import Records
-from ..store import Store, Transaction
+from ..store import Store, StoreError, Transaction
 from ..transport.errors import TransportError
 from .clock import NetworkClock
 from .intermediary_port import IntermediaryPort
@@ -34,6 +36,9 @@ from .tasks import Tasks
 from .watch_folder import Hander, HandOverFailed, Parcel
 
 T = TypeVar("T")
+
+Member: TypeAlias = tuple[Callable[[Transaction, Moment, Outbox], Any], asyncio.Future[Any]]
+"""A step of a group, and what becomes of it."""
 
 TICK_SECONDS = 0.2
 """How often deadlines are looked at, in seconds of this machine's clock."""
@@ -134,6 +139,7 @@ class Engine:
         self._chronicle = chronicle
         self._parameters: dict[int, NetworkParameters] = {}
         self._epoch = 0
+        self._group: list[Member] = []
         self._changed = asyncio.Event()
         self._halted = False
         self._log = structlog.get_logger(name)
@@ -204,20 +210,81 @@ class Engine:
         it remains.
         """
         outbox: Outbox = []
-        with self.store.transaction() as records:
+        with self._transaction() as (records, parcels):
             result = action(records, self.moment(), outbox)
             records.keep(outbox)
-            if self._chronicle is not None:
-                records.remember(self.clock.now(),
-                                 self._chronicle(records, records.changes()))
-            parcels = self._hander.prepare(records, self.moment()) if self._hander else []
+        self._deliver_all(outbox, parcels)
+        return result
+
+    @contextmanager
+    def _transaction(self) -> Iterator[tuple[Transaction, list[Parcel]]]:
+        """A transaction at whose end the history is written, and what a watcher is to get is put
+        into the list."""
+        chronicle, parcels = self._chronicle, list[Parcel]()
+        with self.store.transaction(compares=chronicle is not None) as records:
+            yield records, parcels
+            if chronicle is not None:
+                records.remember(self.clock.now(), chronicle(records, records.changes()))
+            if self._hander is not None:
+                parcels += self._hander.prepare(records, self.moment())
+
+    def _deliver_all(self, outbox: Outbox, parcels: list[Parcel]) -> None:
         if self._hander is not None and parcels:
             self._hand_over(self._hander, parcels)
         if not self._halted:
             for item in outbox:
                 self._deliver(item)
         self._changed.set()
-        return result
+
+    async def grouped(self, action: Callable[[Transaction, Moment, Outbox], T]) -> T:
+        """`step` for a party that many ask at once: steps that are there together share a commit.
+
+        Each still happens whole or not at all, also if others are refused (`ProtocolError` and
+        other `ValueError`s, `Unverified`), and nothing of any leaves before all are on disk. If
+        that fails, or a step fails otherwise, none has happened and each of them raises.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        self._group.append((action, done))
+        if len(self._group) == 1:
+            # Behind everything that is ready now, which may have more steps to add.
+            loop.call_soon(self._take_group)
+        return await done
+
+    def _take_group(self) -> None:
+        members, self._group = self._group, []
+        try:
+            finished = self._commit_group(members)
+        except BaseException as error:
+            # It is everybody's failure, and each of those who wait raises it.
+            for _, done in members:
+                if not done.done():
+                    done.set_exception(error)
+            if not isinstance(error, StoreError | HandOverFailed):
+                raise
+            return
+        for done, result in finished:
+            if not done.done():
+                done.set_result(result)
+
+    def _commit_group(self, members: list[Member]) -> list[tuple[asyncio.Future[Any], Any]]:
+        outbox: Outbox = []
+        finished = []
+        with self._transaction() as (records, parcels):
+            for action, done in members:
+                items: Outbox = []
+                try:
+                    with records.part():
+                        result = action(records, self.moment(), items)
+                        records.keep(items)
+                except (ValueError, Unverified) as error:
+                    if not done.done():
+                        done.set_exception(error)
+                else:
+                    outbox += items
+                    finished.append((done, result))
+        self._deliver_all(outbox, parcels)
+        return finished
 
     def _hand_over(self, hander: Hander, parcels: list[Parcel]) -> None:
         try:

@@ -170,6 +170,8 @@ class SessionPool:
             supply = found.supply()
             coin = self._coin(found) if supply.ready + supply.setting_up < wanted else None
             if coin is None:
+                self._agent.draft_one([one for one in found.wallets if isinstance(one, Idle)
+                                       and one.balance >= found.cost])
                 return found
             self._agent.start_setup(coin.cid)
 

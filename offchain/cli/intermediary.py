@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import asdict
 from typing import Annotated
 
@@ -54,12 +55,21 @@ def run(
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
     watcher_folder: WatcherFolders = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes that verify proofs; 0 verifies in this one. "
+            "One less than there are cores, if not given.",
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an intermediary: register its key once, keep its vault filled, answer requests."""
     from offchain.agents.intermediary import IntermediaryAgent
     from offchain.agents.place import AgentPlace
+    from offchain.verification.workers import default_workers
 
     from .logs import to_standard_error
 
@@ -78,7 +88,10 @@ def run(
     async def serve() -> None:
         async with connected(network) as chain:
             key = signing_key(chain.chain_id, account or name, keystore)
-        agent = IntermediaryAgent(place, key, vault=vault, nickname=name, retire=retire)
+        count = default_workers(os.cpu_count()) if workers is None else workers
+        agent = IntermediaryAgent(
+            place, key, vault=vault, nickname=name, workers=count, retire=retire
+        )
         async with running_with_store(agent):
             facts: dict[str, object] = {"account": "0x" + agent.account.hex()}
             say_ready("intermediary", name, facts, as_json=as_json)

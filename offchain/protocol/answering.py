@@ -9,12 +9,14 @@ check marks nothing.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from monetor_chain.statements import keccak256, lock_of
 
 from ..crypto.issuer import IssuerKey
+from .claims import Claim, Unverified, Verdicts
 from .codec import B32, U8, U64, U248, Blob
 from .errors import RefusalCode, Refused
 from .ledger import Refute
@@ -22,13 +24,16 @@ from .moment import tip
 from .outbox import Outbox, Submit
 from .records import Records, Table, key248, record
 
+P = ParamSpec("P")
+
 
 @dataclass(frozen=True, slots=True)
 class Intermediary:
     """The intermediary's keys and what they are pinned to.
 
     `signing_key` is its 32-byte secp256k1 key, `address` the 20-byte account of it; `max_fund` is
-    the most it escrows for one relay channel, in base units.
+    the most it escrows for one relay channel, in base units. With `verdicts`, proofs are verified
+    elsewhere (see `claims`).
     """
 
     issuer: IssuerKey = field(repr=False)
@@ -38,6 +43,24 @@ class Intermediary:
     ctx: bytes
     domain: bytes
     max_fund: int = 2**31 - 1
+    verdicts: Verdicts | None = field(default=None, repr=False)
+
+    def require_proof(self, verify: Callable[Concatenate[IssuerKey, P], None],
+                      *arguments: P.args, **named: P.kwargs) -> None:
+        """`Refused` unless `verify` accepts its arguments under the issuer's key.
+
+        `Unverified` if that is decided elsewhere and is not yet. So a step calls it before it
+        writes anything.
+        """
+        claim = Claim.of(verify, *arguments, **named)
+        if self.verdicts is None:
+            reason = claim.verdict(self.issuer)
+        elif claim in self.verdicts:
+            reason = self.verdicts[claim]
+        else:
+            raise Unverified(claim)
+        if reason:
+            raise Refused(RefusalCode.PROOF, reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from monetor_chain.statements import lock_of
@@ -34,6 +34,7 @@ from .messages import (
     GuardPayout,
     NanoAccepted,
     NanoRefundReply,
+    OpenedReply,
     PayInvoice,
     PayQuery,
     PaySecret,
@@ -46,11 +47,12 @@ from .messages import (
     unpack,
 )
 from .moment import Moment, tip
+from .nano_setup import NanoSetupDraft
 from .outbox import Done, Note, Outbox, Request, Tell
 from .records import Records, Table
 from .resting import begin_rest
 from .sessions import ClientPhase, ClientSession, Deadline, client_session, set_deadline
-from .wallet import EndUser, Paying, Renewing, Voiding
+from .wallet import EndUser, Idle, Paying, Renewing, Voiding
 
 
 class Client(EndUserMachine):
@@ -63,10 +65,15 @@ class Client(EndUserMachine):
 
     # --- Sessions
 
-    def nano_setup(self, records: Records, moment: Moment, cid: int) -> tuple[bytes, Outbox]:
+    def draft_setup(self, records: Records, moment: Moment, cid: int) -> NanoSetupDraft:
+        """What a setup from an idle wallet can have ready before it is wanted; writes nothing."""
+        return nano_setup.draft(records, self.user_of(records, cid >> 8), moment, cid)
+
+    def nano_setup(self, records: Records, moment: Moment, cid: int,
+                   prepared: NanoSetupDraft | None = None) -> tuple[bytes, Outbox]:
         """Set up a session from an idle wallet; returns hash(nT)."""
         terms_hash, outbox = nano_setup.start(
-            records, self.user_of(records, cid >> 8), moment, cid)
+            records, self.user_of(records, cid >> 8), moment, cid, prepared)
         t_exp = client_session(records, terms_hash).session.terms.t_exp
         margin = moment.parameters.safety_margin
         set_deadline(records, t_exp + margin, Duty.CLOSE, terms_hash)
@@ -189,7 +196,21 @@ class Client(EndUserMachine):
             return self._on_pay_reply(records, moment, int.from_bytes(key, "big"), message)
         if kind == b"pay-terms" and isinstance(message, PayTerms):
             return [Done(conversation), Note("pay-terms", str(message.t_p))]
+        if isinstance(message, OpenedReply):
+            return self._resting(
+                records, moment, int.from_bytes(key, "big"),
+                lambda: super(Client, self)._on_reply(records, moment, conversation, message))
         return super()._on_reply(records, moment, conversation, message)
+
+    @staticmethod
+    def _resting(records: Records, moment: Moment, cid: int, take: Callable[[], Outbox]) -> Outbox:
+        """Take a reply; a wallet that is new with it rests before its session."""
+        before = wallets.get(records, cid)
+        outbox = take()
+        after = wallets.get(records, cid)
+        if isinstance(after, Idle) and after != before:
+            begin_rest(records, moment, cid)
+        return outbox
 
     def _on_session_reply(self, records: Records, moment: Moment, terms_hash: bytes, message: Any
                           ) -> Outbox:
@@ -204,10 +225,9 @@ class Client(EndUserMachine):
             case RefundTokenReply():
                 return nano_close.on_client_refund(records, user, terms_hash, message)
             case WalletTokenReply():
-                outbox = nano_close.on_client_wallet(records, user, terms_hash, message)
-                if outbox:
-                    begin_rest(records, moment, client_session(records, terms_hash).session.cid)
-                return outbox
+                return self._resting(
+                    records, moment, client_session(records, terms_hash).session.cid,
+                    lambda: nano_close.on_client_wallet(records, user, terms_hash, message))
         raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
 
     def _on_pay_reply(self, records: Records, moment: Moment, wpk_c: int, message: Any) -> Outbox:
@@ -220,10 +240,10 @@ class Client(EndUserMachine):
             case RefundTokenReply():
                 return self._telling(records, moment, wpk_c, pay.on_payee_refund(
                     records, user, moment, wpk_c, message))
-            case WalletTokenReply() if payer:
-                return pay.on_payer_wallet(records, user, wpk_c, message)
             case WalletTokenReply():
-                return pay.on_payee_wallet(records, user, wpk_c, message)
+                take = pay.on_payer_wallet if payer else pay.on_payee_wallet
+                return self._resting(records, moment, pay.transfer(records, wpk_c).cid,
+                                     lambda: take(records, user, wpk_c, message))
         raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
 
     @staticmethod

@@ -298,8 +298,9 @@ def answer_establish(records: Records, me: Intermediary, moment: Moment,
                      message: EstablishRequest) -> Answer:
     """Sign a channel's first refund token: one pair of D's for a cid, ever."""
     group = _known_group(records, message.cid)
-    verify_opening(me.issuer, me.ctx, TokenRequest(message.d_rt, message.d_pt),
-                   message.proof, role=group.role, cid=message.cid, balance=group.deposit)
+    me.require_proof(
+        verify_opening, me.ctx, TokenRequest(message.d_rt, message.d_pt), message.proof,
+        role=group.role, cid=message.cid, balance=group.deposit)
     records.put(Table.CHANNEL, b"request:" + key248(message.cid), ChannelRequest(message.d_pt))
     return Answer(EstablishReply(me.issuer.blind_sign(
         message.d_rt, tag=tag(TokenKind.REFUND, group.role, me.ctx), cid=message.cid,

@@ -29,6 +29,7 @@ from . import (
     pruning,
 )
 from .answering import SPEND, Answer, Intermediary
+from .claims import Verdicts
 from .codec import B32, U64, U248
 from .errors import ProtocolError, RefusalCode, Refused
 from .ledger import (
@@ -156,13 +157,15 @@ class IntermediaryMachine:
     def __init__(self, me: Intermediary) -> None:
         self.me = me
 
-    def handle(self, records: Records, moment: Moment, pcmd: int, payload: bytes
-               ) -> tuple[tuple[int, bytes], Outbox]:
+    def handle(self, records: Records, moment: Moment, pcmd: int, payload: bytes,
+               verdicts: Verdicts | None = None) -> tuple[tuple[int, bytes], Outbox]:
         """The reply to a request, and the outbox.
 
         Raises `ProtocolError` (`Refused` with its code) when the request is refused and nothing
-        may be stored; `refusal` turns that into the message to send.
+        may be stored; `refusal` turns that into the message to send. With `verdicts` it verifies
+        no proof of its own and raises `Unverified` where a verdict is missing.
         """
+        me = self.me if verdicts is None else replace(self.me, verdicts=verdicts)
         if old_locks.restored(records) is not None:
             # It may have forgotten what it answered, which wallets are spent and which locks
             # revoked: any answer could be a second one to the same question.
@@ -187,7 +190,7 @@ class IntermediaryMachine:
                 moment.now - tip(records).timestamp > moment.parameters.safety_margin):
             raise Refused(RefusalCode.NOT_YET, "the latest confirmed block is too old")
         try:
-            answer = handler(records, self.me, moment, message)
+            answer = handler(records, me, moment, message)
         except CryptoError as error:
             raise Refused(RefusalCode.PROOF, str(error)) from error
         self._schedule(records, moment, message, answer.reply)

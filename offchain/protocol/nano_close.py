@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from monetor_chain.statements import Role, TokenKind, lock_of, tag
 
-from ..crypto.errors import CryptoError
 from ..crypto.generators import commit
 from ..crypto.hash_chain import verify_claim
 from ..crypto.nano_close import prove_nano_close, verify_nano_close
@@ -335,11 +334,9 @@ def answer_client_reveal(records: Records, me: Intermediary, moment: Moment,
 
 def _verify_close(me: Intermediary, role: Role, commitment: bytes, d_rt: bytes, d_pt: bytes,
                   proof: bytes, adjustment: int, terms_hash: bytes, k: int) -> None:
-    try:
-        verify_nano_close(me.issuer, me.ctx, TokenRequest(d_rt, d_pt), proof, role=role,
-                          commitment=commitment, adjustment=adjustment, terms_hash=terms_hash, k=k)
-    except CryptoError as error:
-        raise Refused(RefusalCode.PROOF, str(error)) from error
+    me.require_proof(
+        verify_nano_close, me.ctx, TokenRequest(d_rt, d_pt), proof, role=role,
+        commitment=commitment, adjustment=adjustment, terms_hash=terms_hash, k=k)
 
 
 def _keep_request(records: Records, terms_hash: bytes, role: Role, d_pt: bytes) -> None:

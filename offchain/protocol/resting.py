@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The pause between a wallet's close and its next setup.
+"""The pause between a new wallet and its session.
 
-Without it the intermediary could tell by the time that the session which was closed and the one
-that is set up are of one client (protocol 2's random delay t_r).
+Without it the intermediary could tell by the time whose the session is: it has just handed out the
+wallet's token, after a session (protocol 2's random delay t_r), a hidden payment, or the opening of
+a channel that it knows by name.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ def _key(cid: int) -> bytes:
 
 
 def begin_rest(records: Records, moment: Moment, cid: int) -> None:
-    """A session has closed: its channel rests for U[0, t_r], drawn from the operating system.
+    """A channel has a new wallet: it rests for U[0, t_r], drawn from the operating system.
 
-    It is drawn once and committed with the close, so that a restart neither shortens nor repeats
+    It is drawn once and committed with the wallet, so that a restart neither shortens nor repeats
     it. The moment counts whole seconds: what is left of this one comes on top.
     """
     limit = 1000 * moment.parameters.setup_pause

@@ -81,10 +81,12 @@ class StoreError(Exception):
 class Transaction:
     """The records (`protocol.records.Records`) within one open transaction."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, compares: bool = False) -> None:
         self._connection = connection
+        self._compares = compares
         self.touched: dict[tuple[Table, bytes], tuple[str, bytes] | None] = {}
-        """What was written or removed in this transaction, and what was there before it."""
+        """What was written or removed in this transaction, and, for `changes`, what was there
+        before it."""
 
     def get(self, table: Table, key: bytes) -> Any | None:
         """See `Records.get`."""
@@ -98,7 +100,7 @@ class Transaction:
 
     def _touch(self, table: Table, key: bytes) -> None:
         if (table, key) not in self.touched:
-            self.touched[table, key] = self._stored(table, key)
+            self.touched[table, key] = self._stored(table, key) if self._compares else None
 
     def put(self, table: Table, key: bytes, value: Any) -> None:
         """See `Records.put`."""
@@ -139,6 +141,30 @@ class Transaction:
                         "INSERT OR IGNORE INTO submissions VALUES (?, ?, ?)",
                         (item.key, *dump(item.call)))
 
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """One of several steps in this transaction: an exception undoes what is written inside,
+        and nothing else.
+
+        `StoreError` if the database itself fails: then the whole transaction is lost.
+        """
+        before, self.touched = self.touched, {}
+        try:
+            self._connection.execute("SAVEPOINT part")
+            try:
+                yield
+            except BaseException:
+                # Fails too if SQLite has ended the transaction, as after some failures it does.
+                self._connection.execute("ROLLBACK TO part")
+                self._connection.execute("RELEASE part")
+                self.touched = {}
+                raise
+            self._connection.execute("RELEASE part")
+        except sqlite3.Error as error:
+            raise StoreError(f"a step could not be stored ({error})") from error
+        finally:
+            self.touched = self.touched | before
+
     def count(self, name: str, change: int = 1) -> None:
         """Add to one of the party's running totals."""
         self._connection.execute(
@@ -152,7 +178,8 @@ class Transaction:
         return int(row[0]) if row else 0
 
     def changes(self) -> list[Change]:
-        """What this transaction has made of the records that it touched."""
+        """What this transaction, begun with `compares`, has made of the records that it touched."""
+        assert self._compares, "nothing was kept to compare with"
         found = []
         for (table, key), stored in self.touched.items():
             before = None if stored is None else load(*stored)
@@ -287,14 +314,15 @@ class Store:
             self._connection.execute(statement)
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self, *, compares: bool = False) -> Iterator[Transaction]:
         """Everything written inside is committed together, or, on an exception, not at all.
 
+        `compares` keeps what was there before, which costs a look at each record written.
         `StoreError` if the disk does not take it; nothing may be delivered then.
         """
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            yield Transaction(self._connection)
+            yield Transaction(self._connection, compares=compares)
         except BaseException:
             self._roll_back()
             raise

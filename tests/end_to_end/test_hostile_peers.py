@@ -106,9 +106,9 @@ def test_messages_of_the_right_form_and_false_content_are_refused(disturbed):
     agent, recorded = network.intermediary, []
     honest = agent.engine.machine.handle
 
-    def record(records, moment, pcmd, payload):
+    def record(records, moment, pcmd, payload, verdicts=None):
         recorded.append((pcmd, payload))
-        return honest(records, moment, pcmd, payload)
+        return honest(records, moment, pcmd, payload, verdicts)
 
     agent.engine.machine.handle = record
     try:

@@ -181,11 +181,18 @@ def test_an_entry_tells_no_secret(watched: World) -> None:
 # --- The pause
 
 
-def test_a_closed_sessions_wallet_rests_for_a_random_time(world: World) -> None:
-    cid = world.c.cids()[0]
+def test_a_new_wallet_rests_for_a_random_time_whatever_it_comes_from(world: World) -> None:
+    """Out of a session, of a hidden payment at either end, and of the opening of its channel, which
+    the intermediary knows by name."""
+    cid, payee = world.c.cids()[0], world.e.cids()[0]
+    opened = [rests_until(world.c.records, one) for one in world.c.cids()]
+    assert len(set(opened)) > 1, "each channel's own"
     limit = 30
     world.parameters[DEMO.epoch_at(world.now)] = _resting(limit)
-    assert rests_until(world.c.records, cid) == 0, "a fresh channel has nothing to rest from"
+    received = rests_until(world.e.records, payee)
+    world.transfer(7, cid, payee)
+    assert rests_until(world.c.records, cid) != opened[0]
+    assert rests_until(world.e.records, payee) != received
     drawn = []
     for _ in range(8):
         terms_hash = world.session(0, cid)
@@ -209,6 +216,7 @@ def test_a_pause_is_on_disk_with_the_close_and_not_drawn_again(world: World) -> 
         return (parcel,)
 
     world.fault = keep
+    opened = rests_until(world.c.records, cid)
     terms_hash = world.session(0, cid)
     world.close_relay(terms_hash)
     seen = []
@@ -223,7 +231,7 @@ def test_a_pause_is_on_disk_with_the_close_and_not_drawn_again(world: World) -> 
     world.act(world.c, lambda records, moment: world.c.machine.on_reply(
         records, moment, conversation, pcmd, payload))
     world.on_step()
-    assert all(bool(until) == idle for idle, until in seen)
+    assert all((until != opened) == idle for idle, until in seen)
     assert len({until for idle, until in seen if idle}) == 1
 
 

@@ -200,7 +200,7 @@ def test_a_transaction_knows_what_it_has_changed(tmp_path: Path) -> None:
     with store.transaction() as records:
         for key in (b"same", b"changed", b"gone"):
             records.put(Table.META, key, Tip(1, 1))
-    with store.transaction() as records:
+    with store.transaction(compares=True) as records:
         records.put(Table.META, b"same", Tip(2, 2))
         records.put(Table.META, b"same", Tip(1, 1))
         records.put(Table.META, b"changed", Tip(2, 2))
@@ -211,6 +211,22 @@ def test_a_transaction_knows_what_it_has_changed(tmp_path: Path) -> None:
         found = {one.key: (one.before, one.after) for one in records.changes()}
     assert found == {b"changed": (Tip(1, 1), Tip(3, 3)), b"gone": (Tip(1, 1), None),
                      b"new": (None, Tip(4, 4))}
+    store.close()
+
+
+def test_what_a_part_took_back_is_no_change(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with store.transaction(compares=True) as records:
+        with records.part():
+            records.put(Table.META, b"kept", Tip(1, 1))
+        with pytest.raises(ValueError), records.part():
+            records.put(Table.META, b"kept", Tip(2, 2))
+            records.put(Table.META, b"refused", Tip(2, 2))
+            raise ValueError("refused")
+        with records.part():
+            records.put(Table.META, b"kept", Tip(3, 3))
+        found = {one.key: (one.before, one.after) for one in records.changes()}
+    assert found == {b"kept": (None, Tip(3, 3))}
     store.close()
 
 
@@ -387,4 +403,33 @@ def test_a_transaction_that_cannot_be_committed_leaves_the_store_usable(tmp_path
     with store.transaction() as records:
         records.put(Table.META, b"tip", Tip(2, 2))
     assert store.read().get(Table.META, b"tip") == Tip(2, 2)
+    store.close()
+
+
+def test_a_part_of_a_transaction_is_undone_alone(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with store.transaction() as records:
+        records.put(Table.META, b"before", Tip(1, 1))
+        with pytest.raises(ValueError, match="refused"), records.part():
+            records.put(Table.META, b"before", Tip(2, 2))
+            records.put(Table.META, b"part", Tip(2, 2))
+            records.keep([Request(b"a", 7, b"")])
+            raise ValueError("refused")
+        assert set(records.touched) == {(Table.META, b"before")}
+        with records.part():
+            records.put(Table.META, b"kept", Tip(3, 3))
+        assert set(records.touched) == {(Table.META, b"before"), (Table.META, b"kept")}
+    reading = store.read()
+    assert dict(reading.scan(Table.META)) == {b"before": Tip(1, 1), b"kept": Tip(3, 3)}
+    assert reading.requests() == []
+    store.close()
+
+
+def test_a_part_is_on_disk_with_its_transaction_and_not_before(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with pytest.raises(KeyboardInterrupt), store.transaction() as records:
+        with records.part():
+            records.put(Table.META, b"part", Tip(1, 1))
+        raise KeyboardInterrupt
+    assert store.read().get(Table.META, b"part") is None
     store.close()
