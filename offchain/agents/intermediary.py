@@ -16,7 +16,7 @@ from monetor_chain.sender import Sender
 from ..crypto.ecdsa import address_of
 from ..crypto.errors import CryptoError
 from ..crypto.issuer import IssuerKey
-from ..protocol import pruning
+from ..protocol import old_locks, pruning
 from ..protocol.answering import Intermediary
 from ..protocol.claims import Claim, Unverified
 from ..protocol.errors import ProtocolError, RefusalCode, Refused
@@ -115,7 +115,8 @@ class IntermediaryAgent:
         if self._retire:
             with store.transaction() as records:
                 machine.retire(records)
-        if not pruning.is_retiring(store.read()):
+        opens = not pruning.is_retiring(store.read()) and old_locks.restored(store.read()) is None
+        if opens:
             await self._fill_vault()
         await self.engine.start()
         identity = self.place.router_identity()
@@ -125,7 +126,7 @@ class IntermediaryAgent:
         listed = Router(
             identity.info(self.nickname, self.place.host, port), guard=False, exit=False,
             intermediary=True, account=self.account, key_hash=key_hash, issuer=issuer.public,
-            opens=not pruning.is_retiring(store.read()))
+            opens=opens)
         await publish(self.place.directory_url, listed)
         self.engine.tasks.start("publish", keep_published(
             self.place.directory_url, listed,
