@@ -71,11 +71,6 @@ class ClientAgent(EndUserAgent):
         return Client(users[0], self._guard_key, users[1:])
 
     @property
-    def users(self) -> tuple[EndUser, ...]:
-        """Who this client is at every intermediary that it has or had channels at."""
-        return (self.machine.user, *self.machine.others)
-
-    @property
     def machine(self) -> Client:
         """The client's protocol machine."""
         found: Client = self.engine.machine

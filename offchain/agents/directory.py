@@ -59,6 +59,9 @@ class Router:
     issuer: IssuerPublicKey | None = None
     accepts: tuple[bytes, ...] = ()
     """A relay's intermediaries, by the hashes of their keys."""
+    opens: bool = True
+    """Whether an intermediary opens new channels; one whose key retires serves the old ones only.
+    """
 
     def to_dict(self) -> dict[str, Any]:
         """A form that JSON can hold."""
@@ -68,6 +71,7 @@ class Router:
             "key_hash": self.key_hash.hex(),
             "issuer": self.issuer.encode().hex() if self.issuer else "",
             "accepts": [one.hex() for one in self.accepts],
+            "opens": self.opens,
         }
 
     @classmethod
@@ -80,7 +84,7 @@ class Router:
                 bool(data["intermediary"]), bytes.fromhex(data["account"]),
                 bytes.fromhex(data["key_hash"]),
                 IssuerPublicKey.decode(bytes.fromhex(issuer)) if issuer else None,
-                tuple(bytes.fromhex(one) for one in data["accepts"]))
+                tuple(bytes.fromhex(one) for one in data["accepts"]), bool(data["opens"]))
         except (KeyError, TypeError, ValueError, CryptoError, TransportError) as error:
             raise DirectoryError(f"a router's entry is malformed: {error}") from error
         if len(found.account) != 20 or {len(one) for one in (found.key_hash, *found.accepts)} != {

@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
@@ -18,7 +19,7 @@ from monetor_chain.statements import Role
 from ..crypto.ecdsa import address_of
 from ..crypto.errors import CryptoError
 from ..crypto.issuer import IssuerPublicKey
-from ..protocol import establish, history, wallet as wallets
+from ..protocol import establish, history, old_locks, restored, wallet as wallets
 from ..protocol.end_user import EndUserMachine
 from ..protocol.errors import ProtocolError
 from ..protocol.outbox import Tell
@@ -31,10 +32,12 @@ from ..protocol.wallet import (
     Idle,
     KnownIntermediary,
     Posted,
+    Recalled,
     Settled,
+    Stale,
     Wallet,
 )
-from ..protocol.watch_packages import answers_until
+from ..protocol.watch_packages import FOR_EVER, answers_until
 from ..store import Store
 from ..transport.errors import TransportError
 from ..transport.identity import RouterInfo
@@ -117,6 +120,8 @@ class EndUserAgent:
             look_again=self._look_again, hander=self._hander(machine),
             first=self._check_watcher, chronicle=history.entries)
         self._open.push_async_callback(self.engine.stop)
+        if old_locks.restored(store.read()) is not None:
+            self.engine.tasks.start("restored", self._report_restored())
         # Circuits end while the engine still writes down what that means for their sessions.
         self._open.push_async_callback(self.proxy.close)
 
@@ -131,10 +136,28 @@ class EndUserAgent:
         claim. `HandOverFailed` says so."""
         until = answers_until(self.records())
         if not self.place.watcher_folders and until >= self.engine.clock.now():
-            when = datetime.fromtimestamp(until, UTC).isoformat(sep=" ", timespec="minutes")
+            when = ("a time that a backup does not know" if until == FOR_EVER else
+                    datetime.fromtimestamp(until, UTC).isoformat(sep=" ", timespec="minutes"))
             raise HandOverFailed(
                 f"a watcher may answer for {self.nickname} until {when} and would not hear of what "
                 "it does: start it with --watcher-folder")
+
+    async def _report_restored(self) -> None:
+        """Say what became of the channels of a backup, once the intermediary was asked about all
+        of them."""
+        def told(records: Records) -> list[restored.Standing]:
+            return [one for one in restored.standings(records)
+                    if one.verdict is restored.Verdict.ASKING]
+
+        while told(self.records()):
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        for one in restored.standings(self.records()):
+            if one.verdict is restored.Verdict.STALE:
+                self._log.warning(
+                    "the newest state of a channel is lost with what the backup does not know",
+                    channel=f"{one.cid:#x}", balance_in_the_backup=one.balance)
+        found = Counter(one.verdict.value for one in restored.standings(self.records()))
+        self._log.warning("back from a backup", channels=dict(found))
 
     def _machine(self, users: Sequence[EndUser]) -> EndUserMachine:
         raise NotImplementedError
@@ -154,9 +177,10 @@ class EndUserAgent:
         `DirectoryError` if the directory lists none of those that are wanted.
         """
         known = {one.key_hash: one for one in wallets.known_intermediaries(store.read())}
+        living = _in_use(store.read(), known.values())
         listed = await self._listed(known)
         sound: list[Router] = []
-        for router in self._candidates(listed, known):
+        for router in self._candidates(listed, known, living):
             try:
                 await self._check(router, known.get(router.key_hash))
             except DirectoryError as error:
@@ -208,13 +232,19 @@ class EndUserAgent:
             raise DirectoryError(f"the directory at {self.place.directory_url} lists no "
                                  f"intermediary {missing}".rstrip()) from None
 
-    def _candidates(self, listed: Sequence[Router], known: Collection[bytes]) -> list[Router]:
-        """Those that are named; else those of the store that are listed; else any, at random."""
+    def _candidates(self, listed: Sequence[Router], known: Collection[bytes],
+                    living: Collection[bytes]) -> list[Router]:
+        """Those that are named; else those of the store that are listed; else any, at random.
+
+        One whose key retires opens no channels: it is chosen for those that are there.
+        """
         if self._wanted:
             return [router for name in dict.fromkeys(self._wanted)
                     for router in _named(listed, name)[:1]]
-        before = [one for one in listed if one.key_hash in known]
-        return before or secrets.SystemRandom().sample(list(listed), len(listed))
+        before = [one for one in listed if one.key_hash in known and (
+            one.opens or one.key_hash in living)]
+        opening = [one for one in listed if one.opens]
+        return before or secrets.SystemRandom().sample(opening, len(opening))
 
     async def _check(self, router: Router, known: KnownIntermediary | None) -> None:
         """`DirectoryError` unless the ledger knows the key as this account's and it is sound."""
@@ -309,18 +339,23 @@ class EndUserAgent:
 
     async def _have_channels_at(self, user: EndUser, deposit: int, fund: int, count: int,
                                 timeout: float) -> None:
-        if not self._group_is_asked_for(user) and all(
-                isinstance(one, Claiming | Posted | Settled) or self._will_not_open(one)
-                for one in self.wallets_at(user)):
+        def opened(records: Records) -> bool:
+            return not self._group_is_asked_for(user) and not any(
+                isinstance(one, Recalled)
+                or isinstance(one, Establishing) and not self._will_not_open(one)
+                for one in self.wallets_at(user))
+
+        await self.engine.until(opened, timeout, "end of the opening of channels, or of the "
+                                "questions about those of a backup")
+        if all(isinstance(one, Claiming | Stale | Posted | Settled) or self._will_not_open(one)
+               for one in self.wallets_at(user)):
             await self.open_channels(deposit=deposit, fund=fund, count=count, timeout=timeout,
                                      user=user)
 
-        def opened(records: Records) -> bool:
-            return not self._group_is_asked_for(user) and not any(
-                isinstance(one, Establishing) and not self._will_not_open(one)
-                for one in self.wallets_at(user))
-
-        await self.engine.until(opened, timeout, "end of the opening of channels")
+    @property
+    def users(self) -> tuple[EndUser, ...]:
+        """Who this party is at every intermediary that it has or had channels at."""
+        return (self.engine.machine.user, *self.engine.machine.others)
 
     def wallets_at(self, user: EndUser) -> list[Wallet]:
         """Every channel's wallet at one intermediary."""
@@ -389,7 +424,7 @@ class EndUserAgent:
         until the ledger has paid them out."""
         def done(records: Records) -> bool:
             self._cash_out_idle()
-            return not any(isinstance(one, CashingOut | Idle)
+            return not any(isinstance(one, CashingOut | Idle | Recalled)
                            for one in wallets.all_wallets(records))
 
         await self.engine.until(done, timeout, "cooperative close")
@@ -439,6 +474,15 @@ def _named(listed: Sequence[Router], name: str) -> list[Router]:
     digits = name.lower().removeprefix("0x")
     return [one for one in listed if one.info.nickname == name
             or (len(digits) >= HASH_DIGITS and one.key_hash.hex().startswith(digits))]
+
+
+def _in_use(records: Records, known: Iterable[KnownIntermediary]) -> set[bytes]:
+    """Hashes of the keys under which there are channels that can be used."""
+    groups = [establish.find_group(records, wallets.channel_of(one) >> 8)
+              for one in wallets.all_wallets(records)
+              if not isinstance(one, Claiming | Stale | Posted | Settled)]
+    return {one.key_hash for one in known if any(
+        group is not None and establish.is_at(group, one.ctx, one.account) for group in groups)}
 
 
 def random_amount(limit: int) -> int:

@@ -437,7 +437,11 @@ class Engine:
         self._parameters, self._epoch = known, epoch
 
     async def _follow(self) -> None:
-        position: int | ChainBlock = tip(self.store.read()).number or self._first_block
+        known = tip(self.store.read())
+        # With its hash, so that a block that was replaced while this agent was down is noticed.
+        position: int | ChainBlock = known.number or self._first_block
+        if known.hash != bytes(32):  # of a store that did not keep it yet
+            position = ChainBlock(known.number, known.timestamp, known.hash)
         while True:
             try:
                 async for batch in self._events.follow(position):
@@ -460,7 +464,7 @@ class Engine:
                 if known is not None:
                     outbox.extend(self.machine.on_ledger(records, moment, known))
             outbox.extend(self.machine.on_ledger(
-                records, moment, Block(block.number, block.timestamp)))
+                records, moment, Block(block.number, block.timestamp, block.hash)))
 
         self.step(action)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import cast
 
 import structlog
@@ -15,6 +16,7 @@ from monetor_chain.sender import Sender
 from ..crypto.ecdsa import address_of
 from ..crypto.errors import CryptoError
 from ..crypto.issuer import IssuerKey
+from ..protocol import old_locks, pruning
 from ..protocol.answering import Intermediary
 from ..protocol.claims import Claim, Unverified
 from ..protocol.errors import ProtocolError, RefusalCode, Refused
@@ -36,20 +38,31 @@ MAX_WAITING = 64
 """Requests of one circuit that wait for their answers; what comes on top of them is lost."""
 
 
+@dataclass(frozen=True, slots=True)
+class WoundUp:
+    """What a finished key has left behind: bytes of its store, and base units from its vault."""
+
+    bytes_before: int
+    bytes_after: int
+    withdrawn: int
+
+
 class IntermediaryAgent:
     """Registers its key once, keeps a vault, and answers whoever asks over a circuit.
 
     `vault` is how many base units the vault is filled up to at start, `workers` how many processes
-    verify proofs; with 0 of them this one does.
+    verify proofs; with 0 of them this one does. `retire`: take no new channels under this key from
+    now on, for good; its successor is an intermediary with an account and a folder of its own.
     """
 
     def __init__(self, place: AgentPlace, account_key: bytes, *, vault: int,
-                 nickname: str = "intermediary", workers: int = 0) -> None:
+                 nickname: str = "intermediary", workers: int = 0, retire: bool = False) -> None:
         self.nickname = nickname
         self.account = address_of(account_key)
-        self._place = place
+        self.place = place
         self._key = account_key
         self._vault = vault
+        self._retire = retire
         self._worker_count = workers
         self._workers: ProofWorkers | None = None
         self._waiting: dict[RouterCircuit, deque[tuple[int, bytes]]] = {}
@@ -70,16 +83,16 @@ class IntermediaryAgent:
             raise
 
     def _issuer_key(self) -> IssuerKey:
-        secret = self._place.secret("issuer.key", lambda: IssuerKey.generate().encode())
+        secret = self.place.secret("issuer.key", lambda: IssuerKey.generate().encode())
         try:
             return IssuerKey.decode(secret)
         except CryptoError as error:
             raise CryptoError(
-                f"{self._place.folder / 'issuer.key'} is no key of an intermediary ({error}); "
+                f"{self.place.folder / 'issuer.key'} is no key of an intermediary ({error}); "
                 "restore it from a backup: what was signed with it is owed still") from error
 
     async def _come_up(self, issuer: IssuerKey) -> None:
-        access = self.access = await ChainAccess.open(self._place)
+        access = self.access = await ChainAccess.open(self.place)
         self._open.push_async_callback(access.chain.close)
         ledger = access.contracts.ledger
         self.sender = access.sender(self._key)
@@ -87,37 +100,43 @@ class IntermediaryAgent:
         if await ledger.intermediary(key_hash) is None:
             await ledger.register_key(self.sender, issuer.public.evm_encoding(),
                                       issuer.public.rest_hash())
-        await self._fill_vault()
         if self._worker_count:
             self._workers = ProofWorkers(issuer, self._worker_count)
             self._open.push_async_callback(self._workers.close)
         machine = self._machine(Intermediary(issuer, self._key, self.account, key_hash,
                                              access.ctx(key_hash), access.domain))
-        store = Store(self._place.folder / "store.sqlite", access.network, "intermediary")
+        store = Store(self.place.folder / "store.sqlite", access.network, "intermediary")
         self.engine = Engine(
             self.nickname, store, machine, chain=access.chain,
             consensus=access.contracts.consensus, events=access.events(),
             port=LedgerPort(ledger, access.contracts.token, self.sender, self._key),
             first_block=access.deployment.block, hander=self._hander())
         self._open.push_async_callback(self.engine.stop)
+        if self._retire:
+            with store.transaction() as records:
+                machine.retire(records)
+        opens = not pruning.is_retiring(store.read()) and old_locks.restored(store.read()) is None
+        if opens:
+            await self._fill_vault()
         await self.engine.start()
-        identity = self._place.router_identity()
+        identity = self.place.router_identity()
         self._router = OnionRouter(identity, hooks=self)
         self._open.push_async_callback(self._router.stop)
-        port = await self._router.start(self._place.host, self._place.port)
+        port = await self._router.start(self.place.host, self.place.port)
         listed = Router(
-            identity.info(self.nickname, self._place.host, port), guard=False, exit=False,
-            intermediary=True, account=self.account, key_hash=key_hash, issuer=issuer.public)
-        await publish(self._place.directory_url, listed)
+            identity.info(self.nickname, self.place.host, port), guard=False, exit=False,
+            intermediary=True, account=self.account, key_hash=key_hash, issuer=issuer.public,
+            opens=opens)
+        await publish(self.place.directory_url, listed)
         self.engine.tasks.start("publish", keep_published(
-            self._place.directory_url, listed,
+            self.place.directory_url, listed,
             lambda why: self._log.warning("not published", reason=why)))
 
     def _machine(self, me: Intermediary) -> IntermediaryMachine:
         return IntermediaryMachine(me)
 
     def _hander(self) -> IntermediaryHander | None:
-        folders = self._place.watcher_folders
+        folders = self.place.watcher_folders
         return None if not folders else IntermediaryHander(
             folders, self.nickname, self._key, self.access.domain)
 
@@ -131,6 +150,24 @@ class IntermediaryAgent:
             await ledger.deposit_vault(self.sender, amount)
         if amount < missing:
             self._log.info("the vault is not filled up", missing=missing - amount)
+
+    def finished(self) -> bool:
+        """Whether the key is retired and its last channel paid out."""
+        return pruning.is_finished(self.engine.store.read())
+
+    async def wind_up(self) -> WoundUp:
+        """Forget what the finished key needed, and empty its vault."""
+        await self.stop_serving()
+        store = self.engine.store
+        before = store.compact()
+        with store.transaction() as records:
+            pruning.forget_all(records)
+        after = store.compact()
+        ledger = self.access.contracts.ledger
+        vault = int(await ledger.vault(self.account))
+        if vault:
+            await ledger.withdraw_vault(self.sender, vault)
+        return WoundUp(before, after, vault)
 
     async def stop_serving(self) -> None:
         """End all circuits and stop listening."""

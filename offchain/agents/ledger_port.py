@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from monetor_chain import authorisations
@@ -37,17 +38,19 @@ class LedgerPort:
         self._issuer_of = issuer_of
         self._guard_sender = guard_sender or sender
         self._guard_key = guard_key or account_key
+        self._permits: dict[bytes, asyncio.Lock] = {}
 
     async def submit(self, call: protocol.LedgerCall, now: int) -> Receipt:
         """Send one call and wait for its receipt; `ChainError` if it reverts or is not mined."""
         ledger, sender = self._ledger, self._sender
         match call:
             case protocol.Open():
-                permit = await self._permit(self._key, call.deposit * call.count, now)
-                return await ledger.open(sender, call.key_hash, call.account, call.role,
-                                         call.deposit, call.fund, call.count,
-                                         call.dispute_window, call.close_notice, call.rho_e,
-                                         call.rho_i, permit=permit)
+                async with self._permitting(self._key):
+                    permit = await self._permit(self._key, call.deposit * call.count, now)
+                    return await ledger.open(sender, call.key_hash, call.account, call.role,
+                                             call.deposit, call.fund, call.count,
+                                             call.dispute_window, call.close_notice, call.rho_e,
+                                             call.rho_i, permit=permit)
             case protocol.Fund():
                 return await ledger.fund(sender, call.group)
             case protocol.Reclaim():
@@ -78,9 +81,10 @@ class LedgerPort:
             case protocol.Authorised():
                 return await self._authorised(call)
             case protocol.OpenGuard():
-                permit = await self._permit(self._guard_key, call.deposit, now)
-                return await ledger.open_guard(self._guard_sender, call.payout, call.deposit,
-                                               permit=permit)
+                async with self._permitting(self._guard_key):
+                    permit = await self._permit(self._guard_key, call.deposit, now)
+                    return await ledger.open_guard(self._guard_sender, call.payout, call.deposit,
+                                                   permit=permit)
             case protocol.ClaimGuard():
                 return await ledger.claim_guard(
                     sender, int.from_bytes(call.channel, "big"), call.seq, call.base, call.n,
@@ -106,6 +110,11 @@ class LedgerPort:
         return await self._ledger.nano_refund(
             self._sender, claim.cid, claim.terms.nano_terms(), claim.nwpk, claim.saturated,
             claim.rho, claim.nrt, claim.k, claim.hc, claim.path, auth)
+
+    def _permitting(self, key: bytes) -> asyncio.Lock:
+        """Held from the signing of a permit until it is mined: a permit carries the account's next
+        permit number, so that of two in flight the ledger would refuse the second."""
+        return self._permits.setdefault(key, asyncio.Lock())
 
     async def _permit(self, key: bytes, amount: int, now: int) -> authorisations.Permit:
         if not amount:

@@ -14,7 +14,7 @@ from monetor_chain.statements import Role
 from ..crypto.ecdsa import address_of, generate_private_key
 from ..policy.coins import Supply, runs_out
 from ..policy.credit import Credit
-from ..protocol import guard
+from ..protocol import guard, restored
 from ..protocol.errors import ProtocolError, RefusalCode
 from ..protocol.history import withdrawn
 from ..protocol.messages import (
@@ -34,6 +34,7 @@ from ..protocol.records import Records, Table
 from ..protocol.relay import Relay
 from ..protocol.sessions import RelayPhase, RelaySession, relay_session
 from ..protocol.wallet import (
+    Claiming,
     Closing,
     EndUser,
     Establishing,
@@ -43,6 +44,7 @@ from ..protocol.wallet import (
     Proved,
     Renewing,
     Settled,
+    Stale,
     channel_of,
     proved,
 )
@@ -53,7 +55,7 @@ from ..transport.identity import RouterIdentity, RouterInfo
 from ..transport.relay_circuit import RouterCircuit
 from ..transport.router import OnionRouter
 from ..transport.server_descriptor import PaidTerms, write_server_descriptor
-from .directory import Router, keep_published, publish
+from .directory import DirectoryError, Router, keep_published, publish
 from .end_user import HOPS_BETWEEN, EndUserAgent
 from .place import AgentPlace, raw_address
 from .tor_directory import keep_listed
@@ -66,6 +68,9 @@ first thing. Each session holds one of the relay's channels."""
 IDLE_SECONDS = 600.0
 """A session without a payment for this long is closed at what it has paid; the client sets up
 another when it goes on."""
+PREPARE_PAUSE = (5.0, 300.0)
+"""Shortest and longest pause between two attempts to open channels, in seconds of this machine's
+clock."""
 BANDWIDTH = 1_000_000
 """Bytes per second that a relay claims unless it is told otherwise."""
 SWEEP_SECONDS = 1.0
@@ -160,7 +165,8 @@ class RelayAgent(EndUserAgent):
         self._up_since = time.monotonic()
         listed = Router(info, guard=self._is_guard, exit=self._is_exit, intermediary=False,
                         account=self.account,
-                        accepts=tuple(one.key_hash for one in self.chosen))
+                        accepts=tuple(one.key_hash for one in self.users
+                                      if one in self.chosen or self._has_channels(one)))
         await publish(self.place.directory_url, listed)
         self.engine.tasks.start("publish", keep_published(
             self.place.directory_url, listed,
@@ -186,6 +192,18 @@ class RelayAgent(EndUserAgent):
             lambda consensus: len(consensus.relays()) > HOPS_BETWEEN, "two other relays")
         await self.have_channels(deposit=self._deposit, fund=self._fund, count=self._channels)
 
+    async def keep_preparing(self) -> None:
+        """`prepare`, again and again while the intermediary or the directory is silent: until then
+        the relay serves without sessions. What they refuse is raised."""
+        pause = PREPARE_PAUSE[0]
+        while True:
+            try:
+                return await self.prepare()
+            except (TimeoutError, DirectoryError) as error:
+                self._log.warning("no channels yet; the relay serves, unpaid, and tries again",
+                                  reason=str(error), seconds=round(pause))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, PREPARE_PAUSE[1])
     async def keep_channels(self) -> None:
         """Open another group wherever the channels run out, for as long as this runs."""
         while True:
@@ -200,11 +218,17 @@ class RelayAgent(EndUserAgent):
                     self._log.warning("no further channels", reason=str(error))
                     await asyncio.sleep(OPEN_AGAIN_SECONDS)
 
+    def _has_channels(self, user: EndUser) -> bool:
+        """Whether sessions can be taken up at an intermediary, also one that opens no more."""
+        return any(not isinstance(one, Claiming | Stale | Posted | Settled)
+                   for one in self.wallets_at(user))
+
     def _runs_out(self, user: EndUser) -> bool:
         """Whether no channel at an intermediary can take up a session, now or in a moment."""
         parameters, records = self.engine.moment().parameters, self.records()
         need = parameters.n * parameters.delta_r
-        mine = [one for one in self.wallets_at(user) if not isinstance(one, Posted | Settled)]
+        mine = [one for one in self.wallets_at(user)
+                if not isinstance(one, Posted | Settled | Stale)]
         groups = {channel_of(one) >> 8 for one in mine}
         if not groups or len(groups) >= MOST_GROUPS or self._group_is_asked_for(user) or any(
                 isinstance(one, Establishing) and not self._will_not_open(one) for one in mine):
@@ -448,9 +472,11 @@ class RelayAgent(EndUserAgent):
 
 
 def open_sessions(records: Records) -> list[bytes]:
-    """Sessions that are neither closed nor on the ledger."""
+    """Sessions that are neither closed nor on the ledger; those of a backup, which close after
+    T_exp, are not waited for."""
     return [key for key, one in records.scan(Table.SESSION)
             if isinstance(one, RelaySession)
-            and one.phase not in (RelayPhase.CLOSED, RelayPhase.ON_LEDGER)]
+            and one.phase not in (RelayPhase.CLOSED, RelayPhase.ON_LEDGER)
+            and not restored.is_old_session(records, key)]
 
 

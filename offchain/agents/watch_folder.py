@@ -26,6 +26,7 @@ from ..protocol.watch_packages import (
     PackageKind,
     export_answers,
     export_disputes,
+    export_kept,
     export_proofs,
     next_counter,
     seal,
@@ -154,7 +155,7 @@ class EndUserHander(Hander):
             self._answers = export_answers(records, self._machine.user_of, moment, self._authorise,
                                            self._answers)
             parcels.append(self._parcel(records, moment, PackageKind.ANSWERS,
-                                        list(self._answers.values())))
+                                        [*self._answers.values(), *export_kept(records)]))
         self._unproved |= self._proofs and bool(touched & {Table.PAYMENT, Table.SESSION})
         if self._unproved and (parcels or time.monotonic() - self._proved_at >= PROOFS_SECONDS):
             parcels.append(self._parcel(records, moment, PackageKind.PROOFS,

@@ -29,7 +29,7 @@ from .options import (
 )
 from .presence import present
 from .report import pairs_or_json
-from .service import folder_of, running, say_ready, until_told
+from .service import folder_of, running_with_store, say_ready, until_told
 
 if TYPE_CHECKING:
     from offchain.agents.client import ClientAgent
@@ -128,7 +128,7 @@ def run(
             intermediaries=tuple(intermediary or ()),
         )
         facts: dict[str, object] = {}
-        async with running(agent):
+        async with running_with_store(agent):
             if url is not None or listen is not None:
                 meter.step("opening channels")
                 terms = agent.engine.moment().parameters

@@ -13,6 +13,7 @@ import typer
 from . import (
     audit,
     authority,
+    backup,
     bench,
     chain,
     client,
@@ -64,6 +65,8 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
         watcher.run,
         "monetor watcher --packages .monetor/for-my-watcher",
     ),
+    ("backup", backup.backup, "monetor backup .monetor/agents/exit exit.backup"),
+    ("restore", backup.restore, "monetor restore exit.backup .monetor/agents/exit"),
     ("wallet", wallet.run, "monetor wallet client --network local --history 50"),
     ("testnet", testnet.run, "monetor testnet --speed 4"),
     ("gas", gas.run, "monetor gas --all --json"),

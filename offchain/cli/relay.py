@@ -29,7 +29,7 @@ from .options import (
 )
 from .presence import present, running_process
 from .report import pairs_or_json
-from .service import SETTLE, folder_of, running, say_ready, until_told
+from .service import SETTLE, folder_of, running_with_store, say_ready, until_told
 
 if TYPE_CHECKING:
     from offchain.agents.relay import RelayAgent
@@ -122,7 +122,7 @@ def run(
             tor_authority=authority,
             bandwidth=bandwidth,
         )
-        async with running(agent):
+        async with running_with_store(agent):
             if settle:
                 pairs_or_json(await _settle(agent), as_json=as_json)
                 return
@@ -150,7 +150,7 @@ async def _serve(agent: RelayAgent, *, as_json: bool) -> None:
     """
 
     async def have_channels() -> None:
-        await agent.prepare()
+        await agent.keep_preparing()
         await agent.keep_channels()
 
     async def settle() -> None:

@@ -18,9 +18,11 @@ from .wallet import (
     InSession,
     Paying,
     Posted,
+    Recalled,
     Renewing,
     Settled,
     Spending,
+    Stale,
     Voiding,
     Wallet,
     proved,
@@ -61,7 +63,7 @@ def worth(records: Records, wallet: Wallet) -> Worth:
             return Worth(pending=wallet.next.balance if escrowed else 0)
         case Idle():
             return Worth(available=wallet.balance)
-        case Spending() | Paying() | Voiding():
+        case Spending() | Paying() | Voiding() | Recalled():
             return Worth(locked=wallet.idle.balance)
         case InSession() | Closing():
             return Worth(locked=held_in_session(records, wallet.session))
@@ -71,7 +73,7 @@ def worth(records: Records, wallet: Wallet) -> Worth:
             return Worth(pending=wallet.idle.balance)
         case Claiming():
             return Worth(pending=worth(records, load(wallet.kind.decode(), wallet.state)).total)
-        case Posted():
+        case Posted() | Stale():
             return Worth()
         case Settled():
             return Worth(settled=wallet.amount)

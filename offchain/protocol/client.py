@@ -9,7 +9,16 @@ from typing import Any
 from monetor_chain.statements import lock_of
 
 from ..crypto.ecdsa import address_of
-from . import guard, nano_close, nano_establish, nano_pay, nano_setup, pay, wallet as wallets
+from . import (
+    guard,
+    nano_close,
+    nano_establish,
+    nano_pay,
+    nano_setup,
+    pay,
+    restored,
+    wallet as wallets,
+)
 from .end_user import LOOKS, MAY_WAIT, REPOST_MARGINS, VOID_MARGINS, Duty, EndUserMachine
 from .errors import ProtocolError, RefusalCode
 from .ledger import (
@@ -73,11 +82,13 @@ class Client(EndUserMachine):
 
     def nano_offer(self, records: Records, moment: Moment, terms_hash: bytes) -> Outbox:
         """Offer a ready session to the relay at the other end of its circuit."""
+        restored.require_current(records, terms_hash)
         return nano_establish.offer(
             records, self.user_of_session(records, terms_hash), moment, terms_hash)
 
     def nano_pay(self, records: Records, moment: Moment, terms_hash: bytes) -> Outbox:
         """Make one payment."""
+        restored.require_current(records, terms_hash)
         return nano_pay.pay(records, moment, terms_hash)
 
     def nano_close(self, records: Records, terms_hash: bytes) -> Outbox:
@@ -85,11 +96,13 @@ class Client(EndUserMachine):
         return nano_close.start_client(records, terms_hash)
 
     def ready_sessions(self, records: Records, moment: Moment) -> list[bytes]:
-        """Sessions that are set up and far enough from expiry to be offered."""
+        """Sessions that are set up and far enough from expiry to be offered, and not out of a
+        backup."""
         latest = moment.now + 2 * moment.parameters.safety_margin
         return [key for key, one in records.scan(Table.SESSION)
                 if isinstance(one, ClientSession) and one.phase is ClientPhase.READY
-                and one.session.terms.t_exp > latest]
+                and one.session.terms.t_exp > latest
+                and not restored.is_old_session(records, key)]
 
     def open_sessions(self, records: Records) -> list[bytes]:
         """Sessions that can be closed."""
@@ -268,6 +281,8 @@ class Client(EndUserMachine):
     def give_up(self, records: Records, moment: Moment, conversation: bytes, *,
                 refused: bool = False) -> Outbox:
         """See `EndUserMachine.give_up`."""
+        if not refused and self.waits_for_word(records, conversation):
+            return []
         kind, _, key = conversation.partition(b":")
         if kind == b"session":
             current = client_session(records, key)

@@ -53,6 +53,8 @@ class GroupPhase(IntEnum):
     HALF_OPEN = 3
     OPEN = 4
     GONE = 5
+    RESOLVED = 6
+    """At the intermediary: all of its channels are paid out."""
 
 
 @record
@@ -92,7 +94,8 @@ def group_key(group: int) -> bytes:
     return key248(group)
 
 
-def _conversation(cid: int) -> bytes:
+def opening_conversation(cid: int) -> bytes:
+    """The conversation of a channel's opening."""
     return b"establish:" + key248(cid)
 
 
@@ -163,7 +166,7 @@ def on_group_reply(records: Records, user: EndUser, conversation: bytes, reply: 
             wpk=lock_of(wsk))
         wallets.put(records, cid, Establishing(
             Next(cid, nonce, wsk, pending.deposit, blinding.t_rt, blinding.t_pt), NO_TOKEN))
-        outbox.append(Request(_conversation(cid), *pack(
+        outbox.append(Request(opening_conversation(cid), *pack(
             EstablishRequest(cid, request.d_rt, request.d_pt, proof))))
     return outbox
 
@@ -182,7 +185,7 @@ def on_establish_reply(records: Records, user: EndUser, moment: Moment, cid: int
     wallets.put(records, cid, replace(wallet, rt=rt))
     group = group_of(records, cid)
     group = replace(group, ready=group.ready + 1)
-    outbox: Outbox = [Done(_conversation(cid))]
+    outbox: Outbox = [Done(opening_conversation(cid))]
     if group.ready == group.count:
         group = replace(group, phase=GroupPhase.SUBMITTED)
         outbox.append(Submit(b"open:" + group_key(group.group), Open(
@@ -200,7 +203,7 @@ def on_funded(records: Records, event: Funded) -> Outbox:
         return []
     records.put(Table.GROUP, group_key(group.group), replace(group, phase=GroupPhase.OPEN))
     return [
-        Request(_conversation(cid), *pack(OpenedRequest(cid)))
+        Request(opening_conversation(cid), *pack(OpenedRequest(cid)))
         for cid in (channel_id(group.group, index) for index in range(group.count))
     ]
 
@@ -209,11 +212,11 @@ def on_opened_reply(records: Records, user: EndUser, cid: int, reply: OpenedRepl
     """A channel's wallet token: the wallet can be spent."""
     wallet = wallets.get(records, cid)
     if not isinstance(wallet, Establishing) or wallet.rt == NO_TOKEN:
-        return [Done(_conversation(cid))]
+        return [Done(opening_conversation(cid))]
     pt = wallet_token(user, wallet.next, reply.pt)
     wallets.put(records, cid, Idle(cid, wallet.next.nonce, wallet.next.wsk, wallet.next.balance,
                                    pt, wallet.rt))
-    return [Done(_conversation(cid)), Note("channel-open", f"{wallet.next.balance} units")]
+    return [Done(opening_conversation(cid)), Note("channel-open", f"{wallet.next.balance} units")]
 
 
 def reclaim(records: Records, group: int) -> Outbox:
@@ -337,6 +340,6 @@ def fund_opened(records: Records, moment: Moment, event: Opened) -> Outbox:
 
 def _known_group(records: Records, cid: int) -> Group:
     group = find_group(records, cid >> 8)
-    if group is None or (cid & 0xFF) >= group.count:
+    if group is None or group.phase is GroupPhase.RESOLVED or (cid & 0xFF) >= group.count:
         raise Refused(RefusalCode.UNKNOWN, "the channel belongs to no agreed group")
     return group

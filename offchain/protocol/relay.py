@@ -12,6 +12,7 @@ from . import (
     nano_establish,
     nano_pay,
     nano_setup,
+    restored,
     wallet as wallets,
 )
 from .end_user import LOOKS, Duty, EndUserMachine
@@ -23,6 +24,7 @@ from .ledger import (
     GuardOpened,
     LedgerEvent,
     Reveal,
+    Revealed,
 )
 from .messages import (
     Acknowledged,
@@ -36,7 +38,7 @@ from .messages import (
     WalletTokenReply,
     pack,
 )
-from .moment import Moment
+from .moment import Moment, tip
 from .outbox import Done, Note, Outbox, Submit, Tell
 from .records import Records, Table
 from .sessions import Deadline, RelayPhase, RelaySession, relay_session, set_deadline
@@ -82,8 +84,15 @@ class Relay(EndUserMachine):
         return nano_pay.on_payment(records, moment, terms_hash, message)
 
     def nano_close(self, records: Records, terms_hash: bytes) -> Outbox:
-        """Start closing a session; nothing happens if it is not active."""
-        if relay_session(records, terms_hash).phase is not RelayPhase.ACTIVE:
+        """Start closing a session; nothing happens if it is not active.
+
+        One out of a backup may have been paid more since, and a watcher may hold the proof: it is
+        closed after T_exp, at what the ledger knows by then.
+        """
+        session = relay_session(records, terms_hash)
+        if session.phase is not RelayPhase.ACTIVE or (
+                restored.is_old_session(records, terms_hash)
+                and tip(records).timestamp <= session.session.terms.t_exp):
             return []
         return nano_close.start_relay(
             records, self.user_of_session(records, terms_hash), terms_hash)
@@ -138,6 +147,8 @@ class Relay(EndUserMachine):
     def give_up(self, records: Records, moment: Moment, conversation: bytes, *,
                 refused: bool = False) -> Outbox:
         """See `EndUserMachine.give_up`."""
+        if not refused and self.waits_for_word(records, conversation):
+            return []
         kind, _, key = conversation.partition(b":")
         if kind != b"session":
             return super().give_up(records, moment, conversation, refused=refused)
@@ -166,6 +177,9 @@ class Relay(EndUserMachine):
     def on_ledger(self, records: Records, moment: Moment, event: LedgerEvent) -> Outbox:
         """See `EndUserMachine.on_ledger`; a guard also follows its direct channels."""
         match event:
+            case Revealed():
+                self._on_revealed(records, event)
+                return []
             case GuardOpened():
                 return guard.on_opened_guard(records, event)
             case GuardClaimed():
@@ -175,6 +189,15 @@ class Relay(EndUserMachine):
             case GuardClosed():
                 return guard.on_closed(records, event)
         return super().on_ledger(records, moment, event)
+
+    @staticmethod
+    def _on_revealed(records: Records, event: Revealed) -> None:
+        """The ledger proves more payments of a session than a relay out of a backup can."""
+        best = proved(records, event.terms_hash)
+        if event.k_r == event.k_c > best.k and isinstance(
+                records.get(Table.SESSION, event.terms_hash), RelaySession):
+            records.put(Table.PAYMENT, event.terms_hash,
+                        Proved(event.k_r, event.hc, event.path))
 
     def _on_due(self, records: Records, moment: Moment, deadline: Deadline) -> Outbox:
         if deadline.what == Duty.GUARD:
@@ -186,7 +209,11 @@ class Relay(EndUserMachine):
             return super()._on_due(records, moment, deadline)
         match deadline.what:
             case Duty.CLOSE if session.phase is RelayPhase.ACTIVE:
-                return self.nano_close(records, deadline.subject)
+                started = self.nano_close(records, deadline.subject)
+                if not started:
+                    set_deadline(records, max(moment.now, session.session.terms.t_exp) + 1,
+                                 Duty.CLOSE, deadline.subject)
+                return started
             case Duty.REVEAL if session.phase in (RelayPhase.ACTIVE, RelayPhase.CLOSING):
                 best = proved(records, deadline.subject)
                 if best.k == 0:

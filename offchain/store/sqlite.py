@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from offchain.protocol.history import Change, Entry
 from offchain.protocol.outbox import Done, Outbox, Request, Submit
 from offchain.protocol.records import Table, dump, load
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 LOCK_SECONDS = 2.0
 """How long to wait for a process that is just letting go of the store."""
@@ -51,6 +51,16 @@ _MIGRATIONS = {
 DELETE FROM requests WHERE conversation IN (
     SELECT CAST('group:' || substr(key, 15) AS BLOB) FROM records WHERE type = 'PendingGroup');
 DELETE FROM records WHERE type = 'PendingGroup';
+""",
+    # Locks say since when they are revoked, claims which lock was posted, the tip which block it
+    # is. Groups that are open count as open from the beginning of time: nothing that was revoked
+    # is forgotten on their account.
+    2: """
+UPDATE records SET value = CAST(value || zeroblob(8) AS BLOB) WHERE type = 'Lock';
+UPDATE records SET value = CAST(value || zeroblob(31) AS BLOB) WHERE type = 'PostedClaim';
+UPDATE records SET value = CAST(value || zeroblob(32) AS BLOB) WHERE type = 'Tip';
+INSERT INTO records SELECT 'channel', CAST('open-since:' || key AS BLOB), 'OpenSince', zeroblob(8)
+    FROM records WHERE tbl = 'group';
 """,
 }
 """What brings a store of a format to the next one."""
@@ -214,8 +224,8 @@ class Store:
     """A party's database file, bound to one network (its ctx) and one role for ever.
 
     The file itself is the state: an old copy of it holds wallets that have been revoked since, and
-    whoever posts or spends one of those forfeits the channel. A backup is of use only for a file
-    that nothing has been written to after it.
+    whoever posts or spends one of those forfeits the channel. So a copy is put back by `backup` and
+    `protocol.restored` only, which mark it as one.
     """
 
     def __init__(self, path: Path, network: bytes, role: str) -> None:
@@ -268,8 +278,8 @@ class Store:
             return self._in_use()
         return StoreError(
             f"{self.path} is no usable moneTor store ({error}); move it away to start "
-            "anew without its channels. An old backup is dangerous: it holds states revoked since, "
-            "and a channel claimed with one is forfeited")
+            "anew without its channels, or put a backup in its place with `monetor restore`, never "
+            "by hand: it holds states revoked since")
 
     def _prepare(self, network: bytes, role: str) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -327,6 +337,27 @@ class Store:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
+    def copy_to(self, path: Path) -> None:
+        """Copy what is committed, while this process works on; `StoreError` between two commits."""
+        if self._connection.in_transaction:
+            raise StoreError(f"{self.path} is being written to; ask again")
+        try:
+            copy_store(self._connection, path)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{self.path} could not be copied to {path}: {error}") from error
+
+    def compact(self) -> int:
+        """Give the space of what was deleted back to the disk; the file's size in bytes after it.
+
+        `StoreError` if there is no room for the copy that SQLite makes.
+        """
+        try:
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} could not be compacted ({error})") from error
+        return self.path.stat().st_size
+
     def read(self) -> Transaction:
         """The records for reading, outside any transaction."""
         return Transaction(self._connection)
@@ -370,3 +401,22 @@ def _check_format(path: Path, connection: sqlite3.Connection) -> None:
     if row[0] > SCHEMA_VERSION:
         raise StoreError(f"{path} has format {row[0]}, this version of moneTor reads "
                          f"format {SCHEMA_VERSION}")
+
+
+def copy_store(source: sqlite3.Connection, target: Path) -> None:
+    """A consistent copy of an open store, with mode 0600, whole on disk when it has its name."""
+    partial = target.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with closing(sqlite3.connect(partial)) as copy:
+        source.backup(copy)
+    _sync(partial)
+    os.replace(partial, target)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from offchain.protocol.answering import Lock
 from offchain.protocol.history import Entry
 from offchain.protocol.ledger import Resolve
 from offchain.protocol.moment import Tip
 from offchain.protocol.outbox import Done, Note, Request, Submit, Tell
+from offchain.protocol.pruning import OpenSince
 from offchain.protocol.records import MemoryRecords, Table, dump
 from offchain.store import Identity, Store, StoreError, reading
 
@@ -152,8 +154,13 @@ def test_a_store_of_the_format_before_is_brought_up_to_date(tmp_path: Path) -> N
         connection.execute("INSERT INTO identity VALUES (1, ?, 'client')", (NETWORK,))
         connection.execute("INSERT INTO records VALUES ('meta', ?, 'PendingGroup', ?)",
                            (b"pending-group:" + rho, bytes(51)))
-        connection.execute("INSERT INTO records VALUES ('meta', ?, ?, ?)",
-                           (b"tip", *dump(Tip(3, 4))))
+        connection.execute("INSERT INTO records VALUES ('meta', ?, 'Tip', ?)",
+                           (b"tip", dump(Tip(3, 4))[1][:16]))  # without the block's hash
+        revoked = dump(Lock(b"\x00\xff" * 16, taken=True))[1]
+        connection.execute("INSERT INTO records VALUES ('lock', ?, 'Lock', ?)",
+                           (b"\x01" * 31, revoked[:-8]))  # without its time
+        connection.execute("INSERT INTO records VALUES ('group', ?, 'Group', x'')",
+                           (b"\x00\xfe" * 15 + b"\x01",))
         for one in (Request(b"group:" + rho, 16, b""), kept):
             connection.execute("INSERT INTO requests VALUES (?, ?, ?)",
                                (one.conversation, one.pcmd, one.payload))
@@ -163,6 +170,11 @@ def test_a_store_of_the_format_before_is_brought_up_to_date(tmp_path: Path) -> N
         store = open_store(tmp_path)
         assert store.read().requests() == [kept]
         assert list(store.read().scan(Table.META)) == [(b"tip", Tip(3, 4))]
+        assert list(store.read().scan(Table.LOCK)) == [
+            (b"\x01" * 31, Lock(b"\x00\xff" * 16, taken=True))]
+        # Nothing that such a group may still need is forgotten.
+        assert list(store.read().scan(Table.CHANNEL)) == [
+            (b"open-since:" + b"\x00\xfe" * 15 + b"\x01", OpenSince(0))]
         assert store.read().history() == []
         store.close()
 
