@@ -17,9 +17,11 @@ from .errors import EndReason, LinkFailed, ProtocolViolation, TransportError
 from .extend import LinkTarget
 from .identity import RouterIdentity, RouterInfo
 from .link import Initiating, Responding
+from .priority import EVEN, Priority
 from .relay_circuit import RouterCircuit
 from .router_core import RouterCore
 from .router_hooks import NoHooks, RouterHooks
+from .scheduler import Discipline, Scheduling
 from .stream_cell import encode_connected
 
 Service = Callable[[bytes], bytes]
@@ -93,7 +95,9 @@ class MemoryRouter:
         self.identity = identity
         self.services: dict[int, Service] = {}
         """By port; every other port refuses."""
-        self.core = RouterCore(identity, hooks, self)
+        self.core = RouterCore(identity, hooks, self, lambda: network.priority)
+        self.scheduling = Scheduling(network.discipline, priority=lambda: network.priority,
+                                     now=self.now)
 
     def now(self) -> float:
         """The network's clock."""
@@ -101,7 +105,7 @@ class MemoryRouter:
 
     def dial(self, target: LinkTarget, done: Waiter) -> None:
         """Link to another router of the network."""
-        self._network.link(self.core, target, done)
+        self._network.link(self.core, target, done, self.scheduling)
 
     def connect_stream(self, circuit: RouterCircuit, stream_id: int, host: str, port: int) -> None:
         """Connect to a service."""
@@ -123,7 +127,7 @@ class MemoryClient:
 
     def start_circuit(self, path: Sequence[RouterInfo]) -> CircuitCore:
         """Begin to build a circuit; `MemoryNetwork.run` lets it proceed."""
-        core = CircuitCore(path)
+        core = CircuitCore(path, self._network.priority)
 
         def ready(result: Channel | TransportError) -> None:
             if isinstance(result, Channel):
@@ -153,7 +157,10 @@ class MemoryClient:
 class MemoryNetwork:
     """All routers, clients and links, and a clock that moves by hand (seconds)."""
 
-    def __init__(self) -> None:
+    def __init__(self, priority: Priority = EVEN,
+                 discipline: Discipline = Discipline.EWMA) -> None:
+        self.priority = priority
+        self.discipline = discipline
         self.clock = 0.0
         self.links: list[MemoryLink] = []
         self._routers: dict[int, MemoryRouter] = {}
@@ -173,16 +180,20 @@ class MemoryNetwork:
         """A client."""
         return MemoryClient(self)
 
-    def link(self, owner: ChannelOwner, target: LinkTarget, done: Waiter) -> None:
-        """Connect `owner` with the router that listens at the target's port."""
+    def link(self, owner: ChannelOwner, target: LinkTarget, done: Waiter,
+             scheduling: Scheduling | None = None) -> None:
+        """Connect `owner`, whose links share `scheduling`, with the router that listens at the
+        target's port."""
         router = self._routers.get(target.port)
         if router is None:
             self._calls.append(lambda: done(LinkFailed("nobody listens there")))
             return
         now = time.time()
         link = MemoryLink(
-            Channel(owner, Initiating(target, router.identity.link_cert), now=now),
-            Channel(router.core, Responding(router.identity), now=now),
+            Channel(owner, Initiating(target, router.identity.link_cert), now=now,
+                    scheduling=scheduling),
+            Channel(router.core, Responding(router.identity), now=now,
+                    scheduling=router.scheduling),
         )
         link.initiator.start()
         self.links.append(link)

@@ -7,7 +7,9 @@ import asyncio
 import logging
 import socket
 import time
+from collections.abc import Callable
 
+from .bandwidth_driver import BandwidthLimit
 from .channel_pool import Waiter
 from .errors import EndReason, TransportError
 from .exit_policy import ExitPolicy
@@ -15,9 +17,11 @@ from .exit_stream import ExitStream
 from .extend import LinkTarget
 from .identity import RouterIdentity
 from .link_driver import HANDSHAKE_TIMEOUT, LinkConnection, LinkSet
+from .priority import EVEN, Priority
 from .relay_circuit import RouterCircuit
 from .router_core import RouterCore
 from .router_hooks import NoHooks, RouterHooks
+from .scheduler import Discipline, Scheduling
 from .tls import client_context, server_context
 
 _log = logging.getLogger(__name__)
@@ -31,15 +35,21 @@ class OnionRouter:
     """A relay, an intermediary, or anything else that circuits pass through or end at."""
 
     def __init__(self, identity: RouterIdentity, *, exit_policy: ExitPolicy | None = None,
-                 hooks: RouterHooks | None = None, max_links: int = MAX_LINKS,
+                 hooks: RouterHooks | None = None,
+                 priority: Callable[[], Priority] = lambda: EVEN,
+                 discipline: Discipline = Discipline.EWMA, limit: BandwidthLimit | None = None,
+                 max_links: int = MAX_LINKS,
                  handshake_timeout: float = HANDSHAKE_TIMEOUT) -> None:
-        """Without an exit policy no streams are connected. Create it inside the event loop that
-        it is to run in."""
+        """Without an exit policy no streams are connected, without a limit links carry what they
+        can. `priority`: the network's constants, asked for whenever they are needed. Create it
+        inside the event loop that it is to run in."""
         self._identity = identity
         self._policy = exit_policy or ExitPolicy.reject_all()
         self._max_links = max_links
-        self.core = RouterCore(identity, hooks or NoHooks(), self)
-        self._links = LinkSet(self.core, client_context(), timeout=handshake_timeout)
+        self.core = RouterCore(identity, hooks or NoHooks(), self, priority)
+        self._links = LinkSet(
+            self.core, client_context(), timeout=handshake_timeout, limit=limit,
+            scheduling=Scheduling(discipline, priority=priority, now=time.monotonic))
         self._context = server_context(identity)
         self._server: asyncio.Server | None = None
         self._streams: set[asyncio.Task[None]] = set()
@@ -68,7 +78,7 @@ class OnionRouter:
             await self._server.wait_closed()
             self._server = None
 
-    def _accepted(self) -> asyncio.Protocol:
+    def _accepted(self) -> asyncio.BaseProtocol:
         if len(self._links) >= self._max_links:
             return _Refusal()
         link: LinkConnection = self._links.accept(self._context, self._identity)

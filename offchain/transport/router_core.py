@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from . import ntor
@@ -13,6 +14,7 @@ from .channel_pool import ChannelPool, Dialler
 from .errors import DestroyReason, ProtocolViolation, TransportError
 from .extend import LinkTarget
 from .identity import RouterIdentity
+from .priority import EVEN, Priority
 from .relay_circuit import RouterCircuit
 from .router_hooks import RouterHooks
 
@@ -53,10 +55,13 @@ class RouterCore:
     """Owner of the router's channels and circuits."""
 
     def __init__(self, identity: RouterIdentity, hooks: RouterHooks,
-                 environment: RouterEnvironment) -> None:
+                 environment: RouterEnvironment,
+                 priority: Callable[[], Priority] = lambda: EVEN) -> None:
+        """`priority`: the network's constants, asked for at every new circuit."""
         self.identity = identity
         self.hooks = hooks
         self._environment = environment
+        self._priority = priority
         self._pool = ChannelPool(environment)
         self._rates: dict[Channel, _Rate] = {}
         self.circuits: set[RouterCircuit] = set()
@@ -79,7 +84,7 @@ class RouterCore:
             raise ProtocolViolation("too many circuits", DestroyReason.RESOURCELIMIT)
         reply, material = ntor.answer(self.identity.rsa_fingerprint, self.identity.onion,
                                       ntor.decode_create2(body))
-        circuit = RouterCircuit(self, channel, circ_id, material)
+        circuit = RouterCircuit(self, channel, circ_id, material, self._priority())
         channel.register(circ_id, circuit)
         channel.send_control(circ_id, Command.CREATED2, ntor.encode_created2(reply))
         self.circuits.add(circuit)

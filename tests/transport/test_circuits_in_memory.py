@@ -161,7 +161,7 @@ def test_edge_goes_on_when_the_link_has_room_again(rig, sink):
     core = rig.circuit()
     end = sink()
     core.open_stream("127.0.0.1", 80, end).pause()
-    core.edge.deliver.size = -1
+    core.edge.deliver.increment = 1 << 20
     rig.run()
     last = next(k for k in rig.network.links if k.responder is rig.at(2)._previous)
     last.held = True
@@ -339,8 +339,8 @@ def test_circuit_window_counts_cells_of_ended_streams_too(rig, sink):
     edge = rig.at(2).edge
     for stream in edge._streams.values():
         stream.pause()
-    edge.deliver.available = 300  # as if 700 cells were unacknowledged
-    edge.deliver.size = -1  # and none are going to be
+    edge.deliver.unacknowledged = 700
+    edge.deliver.increment = 1 << 20  # and none are going to be acknowledged
     say(core, 2, RelayCommand.DATA, 1, b"x", repeat=299)
     rig.run()
     assert not core.closed
@@ -503,7 +503,7 @@ def test_exit_that_quotes_a_wrong_digest_loses_the_circuit(rig, sink):
     rig.routers[2].services[80] = lambda data: b""
     stream = core.open_stream("127.0.0.1", 80, sink())
     rig.run()
-    rig.at(2).edge.deliver.size = -1  # the honest SENDMEs stay away
+    rig.at(2).edge.deliver.increment = 1 << 20  # the honest SENDMEs stay away
     stream.send(bytes(MAX_DATA * 100))
     rig.run()
     from_hop(rig, 2, RelayCommand.SENDME, 0, b"\1\0\x14" + bytes(20))
