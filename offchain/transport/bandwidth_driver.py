@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from .bandwidth import LinkTurns, Sender, TokenBucket
+from .bandwidth import MOST_READ, LinkTurns, Sender, TokenBucket
 from .cell import CELL_LEN
 
 TICK = 0.01
@@ -34,12 +34,13 @@ class BandwidthLimit:
     connections to destinations do not count. Create it inside the event loop.
     """
 
-    def __init__(self, rate: float, burst: float | None = None) -> None:
-        """Without `burst`, a second's worth. Raises ValueError unless both are positive."""
+    def __init__(self, rate: float, burst: float | None = None, *, reading: bool = True) -> None:
+        """Without `burst`, a second's worth; without `reading`, for what is sent only. Raises
+        ValueError unless rate and burst are positive."""
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
         burst = rate if burst is None else burst
-        self._reading = TokenBucket(rate, burst, now)
+        self._reading = TokenBucket(rate, burst, now) if reading else None
         self._writing = TokenBucket(rate, burst, now)
         self._turns: LinkTurns[LimitedLink] = LinkTurns()
         self._paused: list[LimitedLink] = []
@@ -73,10 +74,14 @@ class BandwidthLimit:
 
     def read_size(self) -> int:
         """How many bytes a link may read now, at least one."""
+        if self._reading is None:
+            return MOST_READ
         return self._reading.read_size(self._loop.time()) or 1
 
     def was_read(self, link: LimitedLink, size: int) -> None:
         """A link has read so many bytes."""
+        if self._reading is None:
+            return
         self._reading.take(size)
         if self._reading.left(self._loop.time()) <= 0:
             link.pause_reading()
@@ -86,7 +91,7 @@ class BandwidthLimit:
 
     def _resume(self) -> None:
         self._read_timer = None
-        if self._reading.left(self._loop.time()) <= 0:
+        if self._reading is not None and self._reading.left(self._loop.time()) <= 0:
             self._read_timer = self._loop.call_later(TICK, self._resume)
             return
         paused, self._paused = self._paused, []
