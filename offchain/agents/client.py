@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 from monetor_chain.statements import Role
 
 from ..crypto.ecdsa import address_of
+from ..policy.tit_for_tat import Patience, Stance
 from ..protocol import guard, wallet as wallets
 from ..protocol.client import Client
 from ..protocol.errors import ProtocolError
@@ -23,11 +25,12 @@ from ..protocol.wallet import Closing, EndUser, Idle, InSession, Renewing
 from ..store import Transaction
 from ..transport.errors import TransportError
 from ..transport.identity import RouterInfo
-from .directory import Consensus, DirectoryError
+from .directory import Consensus, DirectoryError, Router
 from .download import Download, Progress, Target, fetch
 from .end_user import EndUserAgent, random_amount
 from .paid_circuit import PAYING, PaidCircuit
 from .place import AgentPlace
+from .service_watch import SAMPLE_SECONDS, watch
 
 Deliver = Callable[[bytes, int, bytes], None]
 """Takes (session, PCMD, payload) to the other side of a hidden payment."""
@@ -36,25 +39,37 @@ BUILD_TRIES = 3
 """How often a circuit is built over, when a relay of its path cannot be reached or paid."""
 BUILD_PAUSE = 1.0
 """Seconds between two attempts."""
+IDLE_PAUSE = 0.5
+"""Seconds between two looks at whether a circuit that was left still has streams."""
+NO_DOUBTS: Mapping[bytes, int] = {}
 _CLOSING = (ClientPhase.QUERYING, ClientPhase.CLOSING, ClientPhase.REVOKED)
 
 
 class ClientAgent(EndUserAgent):
     """One client. `guard_key` owns its direct channels and nothing else.
 
-    `guard_deposit` (base units) is escrowed for a guard's direct channel.
+    `guard_deposit` (base units) is escrowed for a guard's direct channel. `tit_for_tat`: put
+    circuits to the test, and pay only those that are faster for it. On a network that has bandwidth
+    for everybody no circuit is, and then nobody is paid.
     """
 
     role = Role.CLIENT
+    sample_seconds = SAMPLE_SECONDS
+    """How long the speed of a circuit is measured at a time."""
 
     def __init__(self, place: AgentPlace, account_key: bytes, *, guard_key: bytes,
-                 nickname: str = "client", guard_deposit: int = 50_000) -> None:
+                 nickname: str = "client", guard_deposit: int = 50_000,
+                 tit_for_tat: bool = False) -> None:
         super().__init__(place, account_key, nickname)
         self._guard_key = guard_key
         self._guard_deposit = guard_deposit
+        self._tit_for_tat = tit_for_tat
         self.guard_account = address_of(guard_key)
         self.routes: dict[bytes, tuple[PaidCircuit, int, bool]] = {}
         self.circuits: list[PaidCircuit] = []
+        self.patience = Patience()
+        self.doubts: Counter[bytes] = Counter()
+        """Relays' identities → circuits through them that gained nothing, since one that did."""
         self._taking = asyncio.Lock()
         self._taken: set[bytes] = set()
         self._rest: dict[int, tuple[int, float]] = {}
@@ -187,15 +202,41 @@ class ClientAgent(EndUserAgent):
 
     async def _build_paid(self) -> PaidCircuit:
         consensus = await self.wait_for_relays(_covers_a_circuit, "guard, middle and exit")
-        circuit = await self.proxy.build_circuit(choose_path(consensus))
+        circuit = await self.proxy.build_circuit(choose_path(consensus, self.doubts))
         paid = PaidCircuit(self, circuit)
         self.circuits.append(paid)
+        if not self.patience.pays(time.monotonic()):
+            return paid
         try:
             await paid.start_paying()
         except BaseException:
             await circuit.close()
             raise
+        if self._tit_for_tat:
+            self.engine.tasks.start(f"{PAYING}{id(paid)}:watch",
+                                    watch(paid, self.priority().ratio, self.sample_seconds))
         return paid
+
+    def served_well(self, paid: PaidCircuit) -> None:
+        """Paying makes this circuit faster."""
+        self.patience.served()
+        for hop in paid.circuit.hops:
+            del self.doubts[hop.ed25519_identity]
+
+    def leave(self, paid: PaidCircuit) -> None:
+        """Paying this circuit gains nothing: have no more streams on it, and rather other relays.
+
+        Streams that it carries go on, unpaid, to their end.
+        """
+        self._log.warning("a circuit that is no better for being paid is left")
+        self.patience.left(time.monotonic())
+        self.doubts.update(hop.ed25519_identity for hop in paid.circuit.hops)
+        self.engine.tasks.start(f"{PAYING}{id(paid)}:leave", self._close_when_idle(paid))
+
+    async def _close_when_idle(self, paid: PaidCircuit) -> None:
+        while paid.circuit.open_streams:
+            await asyncio.sleep(IDLE_PAUSE)
+        await paid.circuit.close()
 
     def circuit_ended(self, paid: PaidCircuit) -> None:
         """Close the sessions of a circuit that is gone; nothing can be paid in them any more."""
@@ -207,7 +248,7 @@ class ClientAgent(EndUserAgent):
     async def download(self, url: str, progress: Progress = lambda size, total: None) -> Download:
         """Fetch a URL over a paid circuit; `DownloadError` if it does not arrive whole."""
         target = Target.of(url)
-        paid = next(iter(self.circuits), None)
+        paid = next((one for one in self.circuits if one.stance is not Stance.LEAVE), None)
         if paid is None:
             paid = await self.build_circuit()
         return await fetch(paid.circuit, target, progress)
@@ -468,16 +509,25 @@ def _covers_a_circuit(consensus: Consensus) -> bool:
         one.exit for one in relays)
 
 
-def choose_path(consensus: Consensus) -> list[RouterInfo]:
-    """Guard, middle and exit: three different relays, each fit for its place."""
-    chance = secrets.SystemRandom()
+def choose_path(consensus: Consensus, doubts: Mapping[bytes, int] = NO_DOUBTS
+                ) -> list[RouterInfo]:
+    """Guard, middle and exit: three different relays, each fit for its place, and of those the
+    ones of which there are least doubts."""
     relays = consensus.relays()
-    exit_ = chance.choice([one for one in relays if one.exit])
+    exit_ = _one_of([one for one in relays if one.exit], doubts)
     guards = [one for one in relays if one.guard and one is not exit_]
     if not guards:
         raise DirectoryError("the only guard is the only exit")
-    guard_ = chance.choice(guards)
+    guard_ = _one_of(guards, doubts)
     # An exit is left to be an exit while there is any other middle.
     rest = [one for one in relays if one is not guard_ and one is not exit_]
-    middle = chance.choice([one for one in rest if not one.exit and not one.guard] or rest)
+    middle = _one_of([one for one in rest if not one.exit and not one.guard] or rest, doubts)
     return [guard_.info, middle.info, exit_.info]
+
+
+def _one_of(relays: Sequence[Router], doubts: Mapping[bytes, int]) -> Router:
+    def doubt(one: Router) -> int:
+        return doubts.get(one.info.ed25519_identity, 0)
+
+    least = min(map(doubt, relays))
+    return secrets.SystemRandom().choice([one for one in relays if doubt(one) == least])

@@ -35,6 +35,7 @@ from ..protocol.wallet import (
 from ..protocol.watch_packages import answers_until
 from ..store import Store
 from ..transport.identity import RouterInfo
+from ..transport.priority import Priority
 from ..transport.proxy import OnionProxy
 from .authorising import authoriser
 from .directory import Consensus, DirectoryError, Router, fetch_consensus
@@ -42,6 +43,7 @@ from .engine import Engine
 from .intermediary_port import IntermediaryPort
 from .ledger_port import LedgerPort
 from .place import AgentPlace, ChainAccess, raw_address
+from .premium import priority_of
 from .watch_folder import EndUserHander, HandOverFailed
 
 DIRECTORY_PATIENCE = 60.0
@@ -88,7 +90,7 @@ class EndUserAgent:
                        self.access.domain, self.access.deployment.tax_rate_bp)
         self.sender = self.access.sender(self._key)
         guard_sender = self.access.sender(guard_key) if guard_key else None
-        self.proxy = OnionProxy()
+        self.proxy = OnionProxy(priority=self.priority)
         store = Store(self.place.folder / "store.sqlite", self.access.network,
                       self.role.name.lower())
         self.engine = Engine(
@@ -130,6 +132,10 @@ class EndUserAgent:
     async def stop(self) -> None:
         """Stop, also if it has not come up whole; what is not done is on disk."""
         await self._open.aclose()
+
+    def priority(self) -> Priority:
+        """The network's constants of priority in force."""
+        return priority_of(self.engine.moment().parameters)
 
     # --- Directory
 

@@ -49,6 +49,14 @@ def run(
     settle: Annotated[
         bool, typer.Option("--settle", help="Afterwards cash out, withdraw and close the guards.")
     ] = False,
+    tit_for_tat: Annotated[
+        bool,
+        typer.Option(
+            "--tit-for-tat",
+            help="Stop paying now and then to see whether it helps, and leave circuits that are no "
+            "faster for it.",
+        ),
+    ] = False,
     network: NetworkName = DEFAULT_NETWORK,
     deployments: Deployments = DEPLOYMENTS,
     directory: Directory = DIRECTORY,
@@ -98,7 +106,9 @@ def run(
             guard_key = signing_key(
                 chain.chain_id, f"{account or name}-guard", guard_keystore, GUARD_PRIVATE_KEY
             )
-        agent = ClientAgent(place, key, guard_key=guard_key, nickname=name)
+        agent = ClientAgent(
+            place, key, guard_key=guard_key, nickname=name, tit_for_tat=tit_for_tat
+        )
         facts: dict[str, object] = {}
         async with running(agent):
             if url is not None:

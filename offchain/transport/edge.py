@@ -216,11 +216,13 @@ class Edge:
         windows = self._priority.windows(premium=premium)
         if windows == self._windows:
             return
+        larger = windows.circuit > self._windows.circuit
         self._windows = windows
         self.package.resize(windows.circuit)
         for stream in self._streams.values():
             stream.package.resize(windows.stream)
-        self.pump()
+        if larger:
+            self.pump()
 
     # --- packaging
 

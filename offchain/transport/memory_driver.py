@@ -95,13 +95,17 @@ class MemoryRouter:
         self.identity = identity
         self.services: dict[int, Service] = {}
         """By port; every other port refuses."""
-        self.core = RouterCore(identity, hooks, self, lambda: network.priority)
-        self.scheduling = Scheduling(network.discipline, priority=lambda: network.priority,
-                                     now=self.now)
+        self.core = RouterCore(identity, hooks, self)
+        self.scheduling = Scheduling(network.discipline, now=self.now)
 
     def now(self) -> float:
         """The network's clock."""
         return self._network.clock
+
+    def priority(self) -> Priority:
+        """The network's constants."""
+        self.scheduling.use(self._network.priority)
+        return self._network.priority
 
     def dial(self, target: LinkTarget, done: Waiter) -> None:
         """Link to another router of the network."""

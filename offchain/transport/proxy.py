@@ -59,6 +59,11 @@ class ClientCircuit:
         return self._core.close_reason
 
     @property
+    def open_streams(self) -> int:
+        """How many streams the circuit has."""
+        return len(self._core.edge)
+
+    @property
     def cells_sent(self) -> int:
         """Relay cells sent, to any hop."""
         return self._core.cells_sent

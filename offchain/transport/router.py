@@ -41,15 +41,16 @@ class OnionRouter:
                  max_links: int = MAX_LINKS,
                  handshake_timeout: float = HANDSHAKE_TIMEOUT) -> None:
         """Without an exit policy no streams are connected, without a limit links carry what they
-        can. `priority`: the network's constants, asked for whenever they are needed. Create it
-        inside the event loop that it is to run in."""
+        can. `priority`: the network's constants, asked for at every new circuit. Create it inside
+        the event loop that it is to run in."""
         self._identity = identity
         self._policy = exit_policy or ExitPolicy.reject_all()
         self._max_links = max_links
-        self.core = RouterCore(identity, hooks or NoHooks(), self, priority)
-        self._links = LinkSet(
-            self.core, client_context(), timeout=handshake_timeout, limit=limit,
-            scheduling=Scheduling(discipline, priority=priority, now=time.monotonic))
+        self._priority = priority
+        self._scheduling = Scheduling(discipline, now=time.monotonic)
+        self.core = RouterCore(identity, hooks or NoHooks(), self)
+        self._links = LinkSet(self.core, client_context(), timeout=handshake_timeout, limit=limit,
+                              scheduling=self._scheduling)
         self._context = server_context(identity)
         self._server: asyncio.Server | None = None
         self._streams: set[asyncio.Task[None]] = set()
@@ -89,6 +90,12 @@ class OnionRouter:
     def now(self) -> float:
         """Monotonic time in seconds."""
         return time.monotonic()
+
+    def priority(self) -> Priority:
+        """The network's constants."""
+        priority = self._priority()
+        self._scheduling.use(priority)
+        return priority
 
     def dial(self, target: LinkTarget, done: Waiter) -> None:
         """Open a link."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Protocol
 
 from . import ntor
@@ -14,7 +13,7 @@ from .channel_pool import ChannelPool, Dialler
 from .errors import DestroyReason, ProtocolViolation, TransportError
 from .extend import LinkTarget
 from .identity import RouterIdentity
-from .priority import EVEN, Priority
+from .priority import Priority
 from .relay_circuit import RouterCircuit
 from .router_hooks import RouterHooks
 
@@ -30,6 +29,9 @@ class RouterEnvironment(Dialler, Protocol):
 
     def now(self) -> float:
         """Monotonic time in seconds."""
+
+    def priority(self) -> Priority:
+        """The network's constants, for a new circuit."""
 
     def connect_stream(self, circuit: RouterCircuit, stream_id: int, host: str, port: int) -> None:
         """Apply the exit policy and connect, or refuse."""
@@ -55,13 +57,10 @@ class RouterCore:
     """Owner of the router's channels and circuits."""
 
     def __init__(self, identity: RouterIdentity, hooks: RouterHooks,
-                 environment: RouterEnvironment,
-                 priority: Callable[[], Priority] = lambda: EVEN) -> None:
-        """`priority`: the network's constants, asked for at every new circuit."""
+                 environment: RouterEnvironment) -> None:
         self.identity = identity
         self.hooks = hooks
         self._environment = environment
-        self._priority = priority
         self._pool = ChannelPool(environment)
         self._rates: dict[Channel, _Rate] = {}
         self.circuits: set[RouterCircuit] = set()
@@ -84,7 +83,8 @@ class RouterCore:
             raise ProtocolViolation("too many circuits", DestroyReason.RESOURCELIMIT)
         reply, material = ntor.answer(self.identity.rsa_fingerprint, self.identity.onion,
                                       ntor.decode_create2(body))
-        circuit = RouterCircuit(self, channel, circ_id, material, self._priority())
+        circuit = RouterCircuit(self, channel, circ_id, material,
+                                self._environment.priority())
         channel.register(circ_id, circuit)
         channel.send_control(circ_id, Command.CREATED2, ntor.encode_created2(reply))
         self.circuits.add(circuit)

@@ -57,17 +57,25 @@ class Scheduling:
     gigabytes; `limit` bounds the cells that wait on all links together.
     """
 
-    def __init__(self, discipline: Discipline = Discipline.EWMA, *,
-                 priority: Callable[[], Priority] = lambda: EVEN,
+    def __init__(self, discipline: Discipline = Discipline.EWMA, *, priority: Priority = EVEN,
                  now: Callable[[], float] = _no_time, limit: int = MAX_QUEUED_TOTAL) -> None:
-        """`now`: seconds of a clock that never goes back; `priority`: the constants in force."""
+        """`now`: seconds of a clock that never goes back."""
         self.discipline = discipline
-        self.priority = priority
         self.now = now
         self.limit = limit
+        self.beta = 1.0
+        self.most_per_circuit = MAX_QUEUED
+        """Cells of one circuit that its windows can explain."""
+        self.use(priority)
         self.used = 0
         """Cells that wait now."""
         self._arrivals = itertools.count()
+
+    def use(self, priority: Priority) -> None:
+        """These are the network's constants now."""
+        self.beta = priority.beta / ONE
+        window = priority.windows(premium=True).circuit
+        self.most_per_circuit = MAX_QUEUED + 2 * max(0, window - EXPLAINED)
 
     def allows(self, cells: int) -> bool:
         """Whether so many more cells may wait."""
@@ -76,12 +84,6 @@ class Scheduling:
     def arrival(self) -> int:
         """A number larger than all before."""
         return next(self._arrivals)
-
-    @property
-    def most_per_circuit(self) -> int:
-        """Cells of one circuit that its windows can explain."""
-        window = self.priority().windows(premium=True).circuit
-        return MAX_QUEUED + 2 * max(0, window - EXPLAINED)
 
 
 class Activity:
@@ -242,8 +244,7 @@ class LinkQueues:
         circuit.entry = None
         if shared.discipline is not Discipline.FIFO:
             weighted = circuit.premium and shared.discipline is Discipline.EWMA
-            beta = shared.priority().beta / ONE if weighted else 1.0
-            circuit.activity.sent(cells, beta, shared.now())
+            circuit.activity.sent(cells, shared.beta if weighted else 1.0, shared.now())
         if circuit.items:
             self._enqueue(circ_id, circuit)
         elif not circuit.known:

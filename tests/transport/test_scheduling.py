@@ -29,8 +29,7 @@ class Clock:
 
 
 def scheduling(discipline, beta=ONE, alpha=0, clock=None):
-    return Scheduling(discipline, priority=lambda: Priority(beta=beta, alpha=alpha),
-                      now=clock or Clock())
+    return Scheduling(discipline, priority=Priority(beta=beta, alpha=alpha), now=clock or Clock())
 
 
 def served(queues, count):
@@ -183,7 +182,7 @@ def test_nothing_is_remembered_of_circuits_that_are_gone():
 
 def test_a_larger_window_makes_room():
     share = scheduling(Discipline.EWMA, alpha=9_000)
-    assert share.priority().windows(premium=True).circuit == 3700
+    assert Priority(alpha=9_000).windows(premium=True).circuit == 3700
     queues = LinkQueues(share)
     assert queues.room_for(1, MAX_QUEUED + 2400) and not queues.room_for(1, MAX_QUEUED + 2401)
 
