@@ -214,7 +214,7 @@ class ClientAgent(EndUserAgent):
             raise
         if self._tit_for_tat:
             self.engine.tasks.start(f"{PAYING}{id(paid)}:watch",
-                                    watch(paid, self.priority().ratio, self.sample_seconds))
+                                    watch(paid, self.priority(), self.sample_seconds))
         return paid
 
     def served_well(self, paid: PaidCircuit) -> None:

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ..policy.tit_for_tat import Stance, TitForTat
+from ..transport.priority import Priority
 
 if TYPE_CHECKING:
     from .paid_circuit import PaidCircuit
@@ -18,9 +19,9 @@ LEAST_CELLS = 100
 """Received cells with which a sample counts: with fewer, it was not the network that was slow."""
 
 
-async def watch(paid: PaidCircuit, promised: float, seconds: float) -> None:
-    """Sample the circuit until it is closed or left; `promised` as `TitForTat` takes it."""
-    test = TitForTat(promised)
+async def watch(paid: PaidCircuit, priority: Priority, seconds: float) -> None:
+    """Sample the circuit every so many seconds until it is closed or left."""
+    test = TitForTat(priority.ratio, priority.windows(premium=True).circuit)
     while not paid.circuit.closed and test.stance is not Stance.LEAVE:
         owed, cells, started = paid.owed(), paid.circuit.cells_received, time.monotonic()
         await asyncio.sleep(seconds)
@@ -28,7 +29,7 @@ async def watch(paid: PaidCircuit, promised: float, seconds: float) -> None:
         if received < LEAST_CELLS:
             continue
         probes = test.probes
-        test.second(received / (time.monotonic() - started),
+        test.second(received * seconds / (time.monotonic() - started),
                     premium=owed if owed == paid.owed() else None)
         if test.probes > probes:
             paid.found_served()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """docs/results.md and its figures, from a measurement on the machine that runs this.
 
-    python -m offchain.experiments.results [folder] [statement.json]
+    python -m offchain.experiments.results [folder] [statement.json] [priority.json]
 
 The second file is what `monetor demo --json` wrote; with it the page has the demo's latencies too.
+The third is what `monetor experiment priority --out` wrote.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from monetor_chain.gas import BUDGETS
 
 from .bench import REFERENCE, BenchOptions, BenchReport, run_bench
 from .figures import PROTOCOLS, draw
+from .priority.report import draw as draw_priority, section
+from .priority.run import Result, load
 from .sessions import SESSION_PROTOCOLS
 
 _AIMS = {
@@ -44,10 +47,12 @@ _MEANINGS = {
 }
 
 
-def page(report: BenchReport, machine: str, statement: Mapping[str, Any] | None) -> str:
+def page(report: BenchReport, machine: str, statement: Mapping[str, Any] | None,
+         priority: Sequence[Result] = ()) -> str:
     """The page in Markdown."""
     return "\n".join([*_head(machine), *_headline(report), *_steps(report), *_messages(report),
-                      *_references(report), *_gas(report), *_demo(statement)]) + "\n"
+                      *_references(report), *_gas(report), *_demo(statement),
+                      *section(priority)]) + "\n"
 
 
 def machine() -> str:
@@ -188,9 +193,12 @@ def main(arguments: Sequence[str]) -> None:
     """Measure, write the page and draw the figures."""
     folder = Path(arguments[0]) if arguments else Path("docs")
     statement = json.loads(Path(arguments[1]).read_text()) if len(arguments) > 1 else None
+    priority = load(json.loads(Path(arguments[2]).read_text())) if len(arguments) > 2 else ()
     report = run_bench(BenchOptions(gas=True))
+    if priority:
+        draw_priority(priority, folder / "figures" / "priority.svg")
     draw(report, folder / "figures")
-    (folder / "results.md").write_text(page(report, machine(), statement).rstrip() + "\n",
+    (folder / "results.md").write_text(page(report, machine(), statement, priority).rstrip() + "\n",
                                        encoding="utf-8")
 
 

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 
 from ..policy.tit_for_tat import Stance, TitForTat
 
-PROMISED = 5.0
-"""The ratio of windows at p = 0.25, α = 0.5."""
+PROMISED, WINDOW = 5.0, 2500
+"""The ratio of windows at p = 0.25, α = 0.5, and the premium one in cells."""
+CELLS = 200
+"""Cells a second of a circuit that is not paid, about 100 kB/s."""
 GAINS = (1.0, 1.5, 2.24, 3.0, 5.0)
 """What paying gains in truth; 1 is a relay that cheats."""
 SPREADS = (0.2, 0.4, 0.6)
@@ -44,7 +46,7 @@ class Outcome:
 def play(gain: float, spread: float, likeness: float, chance: random.Random, seconds: int = 3600
          ) -> tuple[int, int, int]:
     """One circuit: (probes passed, second in which it was left or 0, unpaid seconds)."""
-    client = TitForTat(PROMISED)
+    client = TitForTat(PROMISED, WINDOW)
     owed = LAG
     noise = chance.gauss(0, spread)
     unpaid = 0
@@ -53,7 +55,7 @@ def play(gain: float, spread: float, likeness: float, chance: random.Random, sec
         owed = min(LAG, owed + 1) if client.stance is Stance.PAY else max(0, owed - 1)
         premium = owed > 0  # as long as credit is left
         unpaid += not premium
-        if client.second(1e5 * (gain if premium else 1) * math.exp(noise), premium=premium) \
+        if client.second(CELLS * (gain if premium else 1) * math.exp(noise), premium=premium) \
                 is Stance.LEAVE:
             return client.probes, second, unpaid
     return client.probes, 0, unpaid

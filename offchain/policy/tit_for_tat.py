@@ -33,7 +33,8 @@ PAID_KEPT = 30
 MOST_UNPAID = 15
 """Unpaid seconds after which a probe ends, whatever it has found."""
 SKIPPED = 2
-"""Seconds after a change that count for neither: what was sent before it is still arriving."""
+"""Seconds after a change that count for neither, and as many more as it takes until a premium
+window of cells has arrived: what was sent before the change comes first."""
 FIRST_PAUSE, LONGEST_PAUSE = 20, 1280
 """Paid seconds from one probe to the next. Each probe that finds service doubles them, so that a
 relay that is honest costs its clients ever fewer unpaid seconds."""
@@ -73,42 +74,48 @@ def log_likelihood(gain: float, paid: tuple[int, float], unpaid: tuple[int, floa
 class TitForTat:
     """One circuit. Feed it with `second`, and do what `stance` says."""
 
-    def __init__(self, promised: float) -> None:
-        """`promised`: a premium circuit's window divided by another's."""
+    def __init__(self, promised: float, window: int) -> None:
+        """`window`: a premium circuit's, in cells; `promised`: that divided by another's."""
         self._gain = math.sqrt(promised) if promised >= LEAST_GAIN else 0.0
         self._paid: deque[float] = deque(maxlen=PAID_KEPT)
         self._unpaid: list[float] = []
         self._pause = FIRST_PAUSE
         self._until_probe = PAID_FIRST
-        self._skip = SKIPPED
+        self._window = window
+        self._skip, self._under_way = SKIPPED, float(window)
         self.stance = Stance.PAY
         self.probes = 0
         """Probes that have found service."""
 
-    def second(self, speed: float, *, premium: bool | None) -> Stance:
-        """The circuit has carried `speed` bytes in a second in which more was wanted.
+    def second(self, cells: float, *, premium: bool | None) -> Stance:
+        """The circuit has carried so many cells in a second in which more was wanted.
 
         `premium`: all hops owed premium service for the whole of it, or none of them (False);
         None when it was neither.
         """
-        if self.stance is Stance.LEAVE or not self._gain or speed <= 0:
+        if self.stance is Stance.LEAVE or not self._gain or cells <= 0:
             return self.stance
         if premium is not (self.stance is Stance.PAY):
             # The credit is not used up yet, or not there again yet.
-            self._skip = SKIPPED
-        elif self._skip:
+            self._wait()
+        elif self._skip > 0 or self._under_way > 0:
             self._skip -= 1
+            self._under_way -= cells
         elif premium:
-            self._paid_second(math.log(speed))
+            self._paid_second(math.log(cells))
         else:
-            self._unpaid_second(math.log(speed))
+            self._unpaid_second(math.log(cells))
         return self.stance
+
+    def _wait(self) -> None:
+        self._skip, self._under_way = SKIPPED, float(self._window)
 
     def _paid_second(self, level: float) -> None:
         self._paid.append(level)
         self._until_probe -= 1
         if self._until_probe <= 0:
-            self.stance, self._skip = Stance.WITHHOLD, SKIPPED
+            self.stance = Stance.WITHHOLD
+            self._wait()
             self._unpaid.clear()
 
     def _unpaid_second(self, level: float) -> None:
@@ -126,7 +133,8 @@ class TitForTat:
 
     def _served(self) -> None:
         self.probes += 1
-        self.stance, self._skip = Stance.PAY, SKIPPED
+        self.stance = Stance.PAY
+        self._wait()
         self._paid.clear()
         self._until_probe = self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)

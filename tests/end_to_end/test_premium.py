@@ -21,7 +21,7 @@ from offchain.transport.scheduler import Discipline
 from tests.end_to_end.conftest import Background
 from tests.end_to_end.file_server import FileServer
 
-RATE = 1_500_000
+RATE = 800_000
 PREMIUM, OTHERS = Windows(2500, 1250), Windows(500, 250)
 
 
@@ -71,7 +71,8 @@ class Careful(ClientAgent):
 @pytest.fixture(scope="module")
 def scarce(tmp_path_factory):
     found = Background(tmp_path_factory.mktemp("scarce"), speed=2.0, relay_agent=Scarce,
-                       client_agent=Careful)
+                       client_agent=Careful, client_tokens=600_000, client_channels=8,
+                       client_deposit=70_000, guard_deposit=300_000)
     try:
         found.start()
         yield found
@@ -143,7 +144,7 @@ def test_a_circuit_is_promoted_demoted_and_promoted_again_without_breaking(scarc
         assert not paid.circuit.closed
         await client.close_sessions()
 
-    with FileServer(3 << 20) as server:
+    with FileServer(6 << 20) as server:
         scarce.run(work(server.url))
 
 
@@ -172,7 +173,7 @@ def test_an_established_session_alone_is_not_enough_for_the_exits_windows(scarce
 
 @contextlib.asynccontextmanager
 async def crowd(network, url, count=3):
-    """Clients that do not pay, and download all the time through the same relays."""
+    """Circuits of clients that do not pay, and download all the time through the same relays."""
     listed = {one.info.nickname: one.info for one in network.client.consensus.routers}
     path = [listed[name] for name in ("guard", "middle", "exit")]
     priority = priority_of(DEMO)
@@ -181,13 +182,41 @@ async def crowd(network, url, count=3):
     downloads = [asyncio.create_task(fetch(one, Target.of(url), lambda *_: None))
                  for one in circuits]
     try:
-        yield
+        yield circuits
     finally:
         for one in downloads:
             one.cancel()
         await asyncio.gather(*downloads, return_exceptions=True)
         for proxy in proxies:
             await proxy.close()
+
+
+@pytest.mark.long
+def test_paying_and_other_clients_share_a_guard_as_their_windows_say(scarce):
+    """With real payments to every hop: five to one, at p = 0.25 and α = 0.5."""
+    network = scarce.network
+    client = network.client
+
+    async def work(url):
+        await client.prepare_sessions(2)
+        async with crowd(network, url) as others:
+            paid = await client.build_circuit()
+            download = asyncio.create_task(client.download(url))
+            circuits = [paid.circuit, *others]
+            await asyncio.sleep(8)
+            before = [one.cells_received for one in circuits]
+            await asyncio.sleep(12)
+            mine, *theirs = [one.cells_received - cells
+                             for one, cells in zip(circuits, before, strict=True)]
+            download.cancel()
+            await asyncio.gather(download, return_exceptions=True)
+        await client.close_sessions()
+        return mine / (sum(theirs) / len(theirs))
+
+    with FileServer(200 << 20) as server:
+        ratio = scarce.run(work(server.url), 180)
+    print(f"premium / others: {ratio:.2f}")
+    assert 3.5 < ratio < 6.5
 
 
 @pytest.mark.long

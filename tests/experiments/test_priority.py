@@ -13,11 +13,12 @@ from offchain.cli import main
 from offchain.cli.failures import UsageProblem
 from offchain.experiments.figures import MissingMatplotlib
 from offchain.experiments.priority import plan
-from offchain.experiments.priority.report import HEADER, draw, markdown, row
+from offchain.experiments.priority.report import HEADER, draw, markdown, row, section
 from offchain.experiments.priority.run import (
     ExperimentFailed,
     Run,
     interval,
+    load,
     measure,
     ratio,
     results,
@@ -86,6 +87,9 @@ def test_table_and_figure(tmp_path):
     assert all(len(row(one)) == len(HEADER) for one in made)
     assert row(made[-1])[0] == "middle (sending)" and "∞" in row(made[-1])
     assert len(markdown(made)) == 2 + len(made)
+    assert sum(line.startswith("| guard") for line in section(made)) == 24
+    assert load(json.loads(json.dumps([one.to_json() for one in made]))) == made
+    assert list(section([])) == []
     try:
         path = draw(made, tmp_path / "new" / "priority.svg")
     except MissingMatplotlib:

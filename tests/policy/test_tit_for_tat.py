@@ -50,7 +50,7 @@ def feed(client, seconds, speed, premium):
 
 
 def probing(promised=5.0, speed=500.0):
-    client = TitForTat(promised)
+    client = TitForTat(promised, 150)
     assert feed(client, SKIPPED + PAID_FIRST - 1, speed, True) is Stance.PAY
     assert feed(client, 1, speed, True) is Stance.WITHHOLD
     return client
@@ -64,6 +64,15 @@ def test_a_circuit_that_is_slower_when_it_is_not_paid_is_paid_again():
     assert feed(client, SKIPPED, 500.0, False) is Stance.WITHHOLD
     assert feed(client, 3, 100.0, False) is Stance.PAY
     assert client.probes == 1
+
+
+def test_cells_that_were_under_way_count_for_neither():
+    """After a change, one premium window of them, if that takes longer than two seconds."""
+    client = TitForTat(5.0, 2500)
+    feed(client, 5 + PAID_FIRST, 500.0, True)
+    assert client.stance is Stance.WITHHOLD
+    feed(client, 5, 500.0, False)  # what was sent while it was premium
+    assert feed(client, 2, 100.0, False) is Stance.PAY
 
 
 def test_a_circuit_that_is_no_slower_is_left_for_good():
@@ -106,7 +115,7 @@ def test_a_probe_ends_in_any_case():
 
 
 def test_a_network_that_promises_nothing_is_not_put_to_the_test():
-    client = TitForTat(1.0)
+    client = TitForTat(1.0, 150)
     assert feed(client, 500, 100.0, True) is Stance.PAY
 
 
@@ -124,13 +133,13 @@ def test_error_rates_are_those_that_the_test_is_made_for():
     assert 1 - cheat.left_at_first_probe <= MISSED_CHEAT + 0.05
     assert cheat.left_within_hour == 1
     full = simulate(5.0, SPREAD, 0.0, circuits=100)
-    assert full.left_within_hour == 0 and full.unpaid_share < 0.02
+    assert full.left_within_hour == 0 and full.unpaid_share < 0.05
 
 
 def test_a_cheat_is_paid_for_seconds_only():
     chance = random.Random(3)
     seconds = [play(1.0, SPREAD, 0.0, chance)[1] for _ in range(100)]
-    assert statistics.median(seconds) < 40
+    assert statistics.median(seconds) < 60
 
 
 def test_the_table_has_a_row_for_each_kind():

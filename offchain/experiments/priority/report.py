@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,29 @@ def markdown(results: Sequence[Result]) -> list[str]:
     """The table for a page."""
     lines = [HEADER, ("---",) * len(HEADER), *map(row, results)]
     return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def section(results: Sequence[Result]) -> Iterator[str]:
+    """What a page of results says of the experiment; nothing if it was not made."""
+    if not results:
+        return
+    setting = results[0].setting
+    cores = max(run.core for one in results for run in one.runs)
+    yield "## Priority"
+    yield ""
+    yield (f"`monetor experiment priority`: three relays as processes, the one that is named with "
+           f"a limit of {setting.rate / 1e3:,.0f} kB/s in each direction, {setting.clients} clients "
+           "that download all the time, a share p of them premium. "
+           f"{len(results[0].runs)} runs of {setting.seconds:g} s after {setting.warm:g} s. Speeds are medians over the clients; "
+           "the interval of their ratio is a bootstrap over clients (95 %). The busiest relay used "
+           f"{cores:.0%} of a core. What it means: [transport.md](transport.md#what-was-measured).")
+    yield ""
+    yield "![Ratio of speeds and total throughput](figures/priority.svg)"
+    yield ""
+    yield "The red lines are the ratio of the windows."
+    yield ""
+    yield from markdown(results)
+    yield ""
 
 
 def _median(result: Result, kind: str) -> float:

@@ -9,13 +9,14 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ...transport.scheduler import Discipline
 from .clients import ClientsSpec
-from .plan import HOPS, Setting
+from .plan import HOPS, Order, Setting
 from .relay import RelaySpec
 
 RESAMPLES = 2000
@@ -164,6 +165,17 @@ def results(runs: dict[Setting, list[Run]]) -> list[Result]:
         made.append(Result(setting, found, ratio(found), low, high, totals[setting],
                            totals[setting] / base if base else None))
     return made
+
+
+def load(plain: Sequence[Mapping[str, Any]]) -> list[Result]:
+    """The results of which `Result.to_json` was written to a file."""
+    runs: dict[Setting, list[Run]] = {}
+    for one in plain:
+        fields = dict(one["setting"])
+        order = fields.pop("order")
+        setting = Setting(order=Order(Discipline(order["discipline"]), order["beta"]), **fields)
+        runs[setting] = [Run(**run) for run in one["runs"]]
+    return results(runs)
 
 
 def ratio(runs: Sequence[Run]) -> float:
