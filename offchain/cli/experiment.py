@@ -76,7 +76,7 @@ def priority(
         results = measure(settings, 1 if quick else repetitions, progress)
     plain = [one.to_json() for one in results]
     if out is not None:
-        out.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+        out.write_text("[\n" + ",\n".join(map(json.dumps, plain)) + "\n]\n", encoding="utf-8")
     if figure is not None:
         from offchain.experiments.priority.report import draw
 

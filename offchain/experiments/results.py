@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """docs/results.md and its figures, from a measurement on the machine that runs this.
 
-    python -m offchain.experiments.results [folder] [statement.json] [priority.json]
+    python -m offchain.experiments.results [folder] [statement.json]
 
 The second file is what `monetor demo --json` wrote; with it the page has the demo's latencies too.
-The third is what `monetor experiment priority --out` wrote.
+What `monetor experiment priority --out docs/figures/priority.json` wrote is taken from there.
 """
 
 from __future__ import annotations
@@ -193,7 +193,8 @@ def main(arguments: Sequence[str]) -> None:
     """Measure, write the page and draw the figures."""
     folder = Path(arguments[0]) if arguments else Path("docs")
     statement = json.loads(Path(arguments[1]).read_text()) if len(arguments) > 1 else None
-    priority = load(json.loads(Path(arguments[2]).read_text())) if len(arguments) > 2 else ()
+    measured = folder / "figures" / "priority.json"
+    priority = load(json.loads(measured.read_text())) if measured.exists() else ()
     report = run_bench(BenchOptions(gas=True))
     if priority:
         draw_priority(priority, folder / "figures" / "priority.svg")

@@ -33,12 +33,13 @@ LAG = 3
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Shares of circuits that were left, and the seconds that this took or would have taken."""
+    """Shares of circuits that were left, at once (before any probe found service) and within an
+    hour, and of the seconds in which nothing was paid."""
 
     gain: float
     spread: float
     likeness: float
-    left_at_first_probe: float
+    left_at_once: float
     left_within_hour: float
     unpaid_share: float
 
@@ -74,10 +75,10 @@ def simulate(gain: float, spread: float, likeness: float, circuits: int = 400) -
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
     """The outcomes in Markdown."""
-    head = ("gain", "σ", "likeness", "left at the first probe", "left within an hour",
+    head = ("gain", "σ", "likeness", "left at once", "left within an hour",
             "unpaid seconds")
     rows = [(f"{one.gain:g}", f"{one.spread:g}", f"{one.likeness:g}",
-             f"{one.left_at_first_probe:.1%}", f"{one.left_within_hour:.1%}",
+             f"{one.left_at_once:.1%}", f"{one.left_within_hour:.1%}",
              f"{one.unpaid_share:.1%}") for one in outcomes]
     return ["| " + " | ".join(line) + " |" for line in (head, ("---",) * len(head), *rows)]
 

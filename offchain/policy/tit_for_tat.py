@@ -35,6 +35,9 @@ MOST_UNPAID = 15
 SKIPPED = 2
 """Seconds after a change that count for neither, and as many more as it takes until a premium
 window of cells has arrived: what was sent before the change comes first."""
+FAILURES = 2
+"""Probes in a row that found nothing, after which a circuit is left. One may be bad luck, as speeds
+come and go; the second follows at once."""
 FIRST_PAUSE, LONGEST_PAUSE = 20, 1280
 """Paid seconds from one probe to the next. Each probe that finds service doubles them, so that a
 relay that is honest costs its clients ever fewer unpaid seconds."""
@@ -86,6 +89,7 @@ class TitForTat:
         self.stance = Stance.PAY
         self.probes = 0
         """Probes that have found service."""
+        self._failures = 0
 
     def second(self, cells: float, *, premium: bool | None) -> Stance:
         """The circuit has carried so many cells in a second in which more was wanted.
@@ -121,23 +125,27 @@ class TitForTat:
     def _unpaid_second(self, level: float) -> None:
         self._unpaid.append(level)
         found = log_likelihood(self._gain, _moments(self._paid), _moments(self._unpaid))
-        if found <= math.log(FALSE_LEAVE / (1 - MISSED_CHEAT)):
-            self.stance = Stance.LEAVE
-        elif found >= math.log((1 - FALSE_LEAVE) / MISSED_CHEAT):
-            self._served()
+        if found >= math.log((1 - FALSE_LEAVE) / MISSED_CHEAT):
+            self._end_probe(served=True)
+        elif found <= math.log(FALSE_LEAVE / (1 - MISSED_CHEAT)):
+            self._end_probe(served=False)
         elif len(self._unpaid) >= MOST_UNPAID:
-            if found > 0:
-                self._served()
-            else:
-                self.stance = Stance.LEAVE
+            self._end_probe(served=found > 0)
 
-    def _served(self) -> None:
-        self.probes += 1
+    def _end_probe(self, *, served: bool) -> None:
+        self._failures = 0 if served else self._failures + 1
+        if self._failures >= FAILURES:
+            self.stance = Stance.LEAVE
+            return
         self.stance = Stance.PAY
         self._wait()
         self._paid.clear()
-        self._until_probe = self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        if served:
+            self.probes += 1
+            self._until_probe = self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        else:
+            self._until_probe = PAID_FIRST
 
 
 def _moments(levels: deque[float] | list[float]) -> tuple[int, float]:

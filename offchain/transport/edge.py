@@ -151,6 +151,7 @@ class Edge:
     def __init__(self, host: EdgeHost, priority: Priority = EVEN) -> None:
         self._host = host
         self._priority = priority
+        self._premium = False
         self._windows = priority.windows(premium=False)
         self._limits = priority.limits(premium=False)
         self.package = CircuitPackageWindow(self._windows.circuit, CIRCUIT_INCREMENT)
@@ -213,15 +214,14 @@ class Edge:
 
     def use_premium(self, premium: bool) -> None:
         """Package by the windows of this class. For premium, the peer must have allowed it."""
-        windows = self._priority.windows(premium=premium)
-        if windows == self._windows:
+        if premium is self._premium:
             return
-        larger = windows.circuit > self._windows.circuit
-        self._windows = windows
+        self._premium = premium
+        self._windows = windows = self._priority.windows(premium=premium)
         self.package.resize(windows.circuit)
         for stream in self._streams.values():
             stream.package.resize(windows.stream)
-        if larger:
+        if premium:
             self.pump()
 
     # --- packaging

@@ -45,12 +45,13 @@ def section(results: Sequence[Result]) -> Iterator[str]:
     cores = max(run.core for one in results for run in one.runs)
     yield "## Priority"
     yield ""
-    yield (f"`monetor experiment priority`: three relays as processes, the one that is named with "
-           f"a limit of {setting.rate / 1e3:,.0f} kB/s in each direction, {setting.clients} clients "
+    yield ("`monetor experiment priority`: three relays as processes, the one that is named with a "
+           f"limit of {setting.rate / 1e3:,.0f} kB/s in each direction, {setting.clients} clients "
            "that download all the time, a share p of them premium. "
-           f"{len(results[0].runs)} runs of {setting.seconds:g} s after {setting.warm:g} s. Speeds are medians over the clients; "
-           "the interval of their ratio is a bootstrap over clients (95 %). The busiest relay used "
-           f"{cores:.0%} of a core. What it means: [transport.md](transport.md#what-was-measured).")
+           f"{len(results[0].runs)} runs of {setting.seconds:g} s after {setting.warm:g} s. Speeds "
+           "are medians over the clients; the interval of their ratio is a bootstrap over clients "
+           f"(95 %). The busiest relay used {cores:.0%} of a core. What it means: "
+           "[transport.md](transport.md#what-was-measured).")
     yield ""
     yield "![Ratio of speeds and total throughput](figures/priority.svg)"
     yield ""
