@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from monetor_chain.parameters import DEFAULT
+from monetor_chain.parameters import DEFAULT, DEMO
 from offchain.transport import flow_control as flow
 from offchain.transport.edge import Edge
 from offchain.transport.errors import ProtocolViolation
@@ -77,6 +77,14 @@ def test_the_voted_constants_make_the_windows_of_the_paper():
     voted = Priority(DEFAULT.circuit_window, DEFAULT.stream_window, DEFAULT.premium_share,
                      DEFAULT.alpha, DEFAULT.beta)
     assert voted == PAPER and voted.ratio == 5
+
+
+@pytest.mark.parametrize("parameters", [DEFAULT, DEMO])
+def test_the_credit_of_a_circuit_exceeds_a_premium_window(parameters):
+    """An exit has sent up to a window more than what its client has seen and paid for."""
+    window = Priority(parameters.circuit_window, parameters.stream_window,
+                      parameters.premium_share, parameters.alpha).windows(premium=True).circuit
+    assert parameters.initial_credit > window
 
 
 # --- one window
