@@ -47,7 +47,9 @@ class NetworkParameters:
     cells_per_payment: int
     """Cells that one nanopayment buys."""
     initial_credit: int
-    """Cells that a relay forwards with premium before the first payment must arrive."""
+    """Cells that a relay forwards with premium before the first payment must arrive. More than a
+    premium circuit's window, or no circuit stays premium: a client pays for the cells that have
+    reached it, and its exit has sent up to a window more."""
     epoch: int
     """Length of an epoch; fixed when the network is deployed, since epochs are counted in it."""
     lifetime: int
@@ -193,7 +195,7 @@ DEMO = NetworkParameters(
     pay_fee=5,
     n=128,
     cells_per_payment=100,
-    initial_credit=300,
+    initial_credit=3000,
     epoch=60,
     lifetime=600,
     dispute_window=120,
@@ -207,4 +209,5 @@ DEMO = NetworkParameters(
     circuit_window=1000,
     stream_window=500,
 )
-"""For a network that lives for minutes on one machine."""
+"""For a network that lives for minutes on one machine. `initial_credit` exceeds the window of a
+premium circuit here too: an exit is ahead of its client by what is under way."""

@@ -72,7 +72,8 @@ NETWORK = {"aiohttp", "asyncio", "selectors", "socket", "ssl", "time"}
 
 # The modules of the transport that connect its core to sockets.
 TRANSPORT_DRIVERS = {
-    "client_stream", "exit_stream", "link_driver", "memory_driver", "proxy", "router", "tls",
+    "bandwidth_driver", "client_stream", "exit_stream", "link_driver", "memory_driver", "proxy",
+    "router", "tls",
 }  # fmt: skip
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from monetor_chain.statements import Role
 
 from ..crypto.ecdsa import address_of
+from ..policy.tit_for_tat import Patience, Stance
 from ..protocol import guard, wallet as wallets
 from ..protocol.client import Client
 from ..protocol.errors import ProtocolError
@@ -24,12 +27,13 @@ from ..protocol.wallet import EndUser, Idle
 from ..store import Transaction
 from ..transport.errors import TransportError
 from ..transport.identity import RouterInfo
-from .directory import Consensus, DirectoryError
+from .directory import Consensus, DirectoryError, Router
 from .download import Download, Progress, Target, fetch
 from .end_user import EndUserAgent, random_amount
 from .paid_circuit import PAYING, PaidCircuit
 from .paid_circuits import PaidCircuits
 from .place import AgentPlace
+from .service_watch import SAMPLE_SECONDS, watch
 from .session_pool import SessionPool
 
 Deliver = Callable[[bytes, int, bytes], None]
@@ -39,6 +43,9 @@ BUILD_TRIES = 3
 """How often a circuit is built over, when a relay of its path cannot be reached or paid."""
 BUILD_PAUSE = 1.0
 """Seconds between two attempts."""
+IDLE_PAUSE = 0.5
+"""Seconds between two looks at whether a circuit that was left still has streams."""
+NO_DOUBTS: Mapping[bytes, int] = {}
 POOL = "pool"
 """Beginning of the names of tasks that set up sessions and build circuits ahead."""
 
@@ -46,20 +53,28 @@ POOL = "pool"
 class ClientAgent(EndUserAgent):
     """One client. `guard_key` owns its direct channels and nothing else.
 
-    `guard_deposit` (base units) is escrowed for a guard's direct channel.
+    `guard_deposit` (base units) is escrowed for a guard's direct channel. `tit_for_tat`: put
+    circuits to the test, and pay only those that are faster for it. On a network that has bandwidth
+    for everybody no circuit is, and then nobody is paid.
     """
 
     role = Role.CLIENT
+    sample_seconds = SAMPLE_SECONDS
+    """How long the speed of a circuit is measured at a time."""
 
     def __init__(self, place: AgentPlace, account_key: bytes, *, guard_key: bytes,
                  nickname: str = "client", guard_deposit: int = 50_000,
-                 intermediaries: Sequence[str] = ()) -> None:
+                 intermediaries: Sequence[str] = (), tit_for_tat: bool = False) -> None:
         super().__init__(place, account_key, nickname, intermediaries)
         self._guard_key = guard_key
         self._guard_deposit = guard_deposit
+        self._tit_for_tat = tit_for_tat
         self.guard_account = address_of(guard_key)
         self.routes: dict[bytes, tuple[PaidCircuit, int, bool]] = {}
         self.circuits: list[PaidCircuit] = []
+        self.patience = Patience()
+        self.doubts: Counter[bytes] = Counter()
+        """Relays' identities → circuits through them that gained nothing, since one that did."""
         self._guard_locks: dict[bytes, asyncio.Lock] = {}
         self.pool = SessionPool(self)
         self.paid = PaidCircuits(self)
@@ -157,15 +172,41 @@ class ClientAgent(EndUserAgent):
     async def _build_paid(self) -> PaidCircuit:
         consensus = await self.wait_for_relays(_covers_a_circuit, "guard, middle and exit")
         circuit = await self.proxy.build_circuit(choose_path(
-            consensus, [one.key_hash for one in self.users]))
+            consensus, [one.key_hash for one in self.users], self.doubts))
         paid = PaidCircuit(self, circuit)
         self.circuits.append(paid)
+        if not self.patience.pays(time.monotonic()):
+            return paid
         try:
             await paid.start_paying()
         except BaseException:
             await circuit.close()
             raise
+        if self._tit_for_tat:
+            self.engine.tasks.start(f"{PAYING}{id(paid)}:watch",
+                                    watch(paid, self.priority(), self.sample_seconds))
         return paid
+
+    def served_well(self, paid: PaidCircuit) -> None:
+        """Paying makes this circuit faster."""
+        self.patience.served()
+        for hop in paid.circuit.hops:
+            del self.doubts[hop.ed25519_identity]
+
+    def leave(self, paid: PaidCircuit) -> None:
+        """Paying this circuit gains nothing: have no more streams on it, and rather other relays.
+
+        Streams that it carries go on, unpaid, to their end.
+        """
+        self._log.warning("a circuit that is no better for being paid is left")
+        self.patience.left(time.monotonic())
+        self.doubts.update(hop.ed25519_identity for hop in paid.circuit.hops)
+        self.engine.tasks.start(f"{PAYING}{id(paid)}:leave", self._close_when_idle(paid))
+
+    async def _close_when_idle(self, paid: PaidCircuit) -> None:
+        while paid.circuit.open_streams:
+            await asyncio.sleep(IDLE_PAUSE)
+        await paid.circuit.close()
 
     def circuit_ended(self, paid: PaidCircuit) -> None:
         """Close the sessions of a circuit that is gone; nothing can be paid in them any more."""
@@ -177,7 +218,8 @@ class ClientAgent(EndUserAgent):
     async def download(self, url: str, progress: Progress = lambda size, total: None) -> Download:
         """Fetch a URL over a paid circuit; `DownloadError` if it does not arrive whole."""
         target = Target.of(url)
-        paid = next((one for one in self.circuits if not self.paid.is_clean(one)), None)
+        paid = next((one for one in self.circuits if not self.paid.is_clean(one)
+                     and one.usable), None)
         if paid is None:
             paid = await self.paid.open()
         return await fetch(paid.circuit, target, progress)
@@ -453,25 +495,36 @@ def _covers_a_circuit(consensus: Consensus) -> bool:
         one.exit for one in relays)
 
 
-def choose_path(consensus: Consensus, intermediaries: Collection[bytes]) -> list[RouterInfo]:
-    """Guard, middle and exit: three different relays, each fit for its place, and the last two paid
-    through one of the `intermediaries`; `DirectoryError` if there are none such."""
-    chance = secrets.SystemRandom()
+def choose_path(consensus: Consensus, intermediaries: Collection[bytes],
+                doubts: Mapping[bytes, int] = NO_DOUBTS) -> list[RouterInfo]:
+    """Guard, middle and exit: three different relays, each fit for its place, the last two paid
+    through one of the `intermediaries`, and of those the ones of which there are least doubts.
+
+    `DirectoryError` if there are none such.
+    """
     relays = consensus.relays()
     payable = [one for one in relays if set(one.accepts) & set(intermediaries)]
     exits = [one for one in payable if one.exit]
     if not exits:
         raise DirectoryError("no exit accepts an intermediary that this client has channels at; "
                              "name one with --intermediary")
-    exit_ = chance.choice(exits)
+    exit_ = _one_of(exits, doubts)
     guards = [one for one in relays if one.guard and one is not exit_]
     if not guards:
         raise DirectoryError("the only guard is the only exit")
-    guard_ = chance.choice(guards)
+    guard_ = _one_of(guards, doubts)
     # An exit is left to be an exit while there is any other middle.
     rest = [one for one in payable if one is not guard_ and one is not exit_]
     if not rest:
         raise DirectoryError("no relay that could be in the middle accepts an intermediary that "
                              "this client has channels at; name one with --intermediary")
-    middle = chance.choice([one for one in rest if not one.exit and not one.guard] or rest)
+    middle = _one_of([one for one in rest if not one.exit and not one.guard] or rest, doubts)
     return [guard_.info, middle.info, exit_.info]
+
+
+def _one_of(relays: Sequence[Router], doubts: Mapping[bytes, int]) -> Router:
+    def doubt(one: Router) -> int:
+        return doubts.get(one.info.ed25519_identity, 0)
+
+    least = min(map(doubt, relays))
+    return secrets.SystemRandom().choice([one for one in relays if doubt(one) == least])

@@ -41,6 +41,7 @@ from ..protocol.watch_packages import FOR_EVER, answers_until
 from ..store import Store
 from ..transport.errors import TransportError
 from ..transport.identity import RouterInfo
+from ..transport.priority import Priority
 from ..transport.proxy import OnionProxy
 from .authorising import authoriser
 from .directory import Consensus, DirectoryError, Router, fetch_consensus
@@ -48,6 +49,7 @@ from .engine import Engine
 from .intermediary_port import IntermediaryPort
 from .ledger_port import LedgerPort
 from .place import AgentPlace, ChainAccess, raw_address
+from .premium import priority_of
 from .watch_folder import EndUserHander, HandOverFailed
 
 DIRECTORY_PATIENCE = 60.0
@@ -98,7 +100,7 @@ class EndUserAgent:
         self._open.push_async_callback(self.access.chain.close)
         self.sender = self.access.sender(self._key)
         guard_sender = self.access.sender(guard_key) if guard_key else None
-        self.proxy = OnionProxy()
+        self.proxy = OnionProxy(priority=self.priority)
         store = Store(self.place.folder / "store.sqlite", self.access.network,
                       self.role.name.lower())
         try:
@@ -168,6 +170,10 @@ class EndUserAgent:
     async def stop(self) -> None:
         """Stop, also if it has not come up whole; what is not done is on disk."""
         await self._open.aclose()
+
+    def priority(self) -> Priority:
+        """The network's constants of priority in force."""
+        return priority_of(self.engine.moment().parameters)
 
     # --- Directory
 

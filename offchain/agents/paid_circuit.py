@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ..policy.credit import Credit
+from ..policy.tit_for_tat import Stance
 from ..protocol import guard
 from ..protocol.errors import ProtocolError
 from ..protocol.messages import (
@@ -35,6 +36,7 @@ from ..protocol.records import Table
 from ..protocol.sessions import client_session
 from ..transport.errors import DestroyReason, TransportError
 from ..transport.proxy import ClientCircuit
+from .premium import BoughtPremium
 
 if TYPE_CHECKING:
     from .client import ClientAgent
@@ -93,11 +95,19 @@ class PaidCircuit:
                                              consensus.initial_credit),
                          consensus.accepted_by(circuit.hops[index]))
                      for index, name in enumerate(HOPS)]
+        self.stance = Stance.PAY
+        """What is done about the circuit; see `service_watch`."""
+        self._premium = BoughtPremium(circuit, self.hops[-1].credit)
         self._accepted: dict[bytes, asyncio.Future[bool]] = {}
         self._payout: asyncio.Future[bytes] | None = None
         circuit.on_payment = self._received
         circuit.on_cells = self._cells
         circuit.on_closed = self._closed
+
+    @property
+    def usable(self) -> bool:
+        """Whether more streams should go over it: it is there, and not being left."""
+        return not self.circuit.closed and self.stance is not Stance.LEAVE
 
     # --- Setting up
 
@@ -210,6 +220,8 @@ class PaidCircuit:
                 if not self._is_for(session, hop):
                     raise ProtocolError("the accepted session is not this hop's")
                 self._agent.take_message(session, pcmd, payload)
+                if hop == self.hops[-1].index:
+                    self._premium.accepted()
                 waiting = self._accepted.get(session)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(True)
@@ -239,6 +251,7 @@ class PaidCircuit:
             hop.credit.passed(count)
             if hop.credit.payments_due:
                 self._pay(hop)
+        self._premium.update()
 
     def _closed(self, reason: DestroyReason) -> None:
         self._log.info("the circuit is closed", reason=reason.name.lower())
@@ -249,7 +262,27 @@ class PaidCircuit:
 
     # --- Paying
 
+    def owed(self) -> bool | None:
+        """Whether all hops owe premium service, or none of them (False); None in between."""
+        owing = [bool(hop.session) and hop.credit.premium for hop in self.hops]
+        return all(owing) if all(owing) or not any(owing) else None
+
+    def take_stance(self, stance: Stance) -> None:
+        """Go on paying, or stop, or leave the circuit."""
+        self._log.info("a circuit is put to the test", stance=stance.value)
+        self.stance = stance
+        if stance is Stance.PAY:
+            self._cells(0)
+        elif stance is Stance.LEAVE:
+            self._agent.leave(self)
+
+    def found_served(self) -> None:
+        """A probe has found that paying makes the circuit faster."""
+        self._agent.served_well(self)
+
     def _pay(self, hop: Hop) -> None:
+        if self.stance is not Stance.PAY:
+            return
         while hop.credit.payments_due and not hop.refused and not self.circuit.closed:
             if not self._affordable(hop):
                 if not hop.next:

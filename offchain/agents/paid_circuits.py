@@ -48,7 +48,7 @@ class PaidCircuits:
         self._agent.pool.circuit_opened()
         while self._ready:
             _, paid = self._ready.pop(0)
-            if not paid.circuit.closed:
+            if paid.usable:
                 return paid
         return await self._agent.build_circuit()
 

@@ -18,6 +18,7 @@ from ..protocol import guard, restored
 from ..protocol.errors import ProtocolError, RefusalCode
 from ..protocol.history import withdrawn
 from ..protocol.messages import (
+    GuardAccepted,
     GuardPayment,
     GuardQuery,
     GuardVoucher,
@@ -49,15 +50,18 @@ from ..protocol.wallet import (
     proved,
 )
 from ..store import Transaction
+from ..transport.bandwidth_driver import BandwidthLimit
 from ..transport.errors import TransportError
 from ..transport.exit_policy import ExitPolicy
 from ..transport.identity import RouterIdentity, RouterInfo
 from ..transport.relay_circuit import RouterCircuit
 from ..transport.router import OnionRouter
+from ..transport.scheduler import Discipline
 from ..transport.server_descriptor import PaidTerms, write_server_descriptor
 from .directory import DirectoryError, Router, keep_published, publish
 from .end_user import HOPS_BETWEEN, EndUserAgent
 from .place import AgentPlace, raw_address
+from .premium import ServedPremium
 from .tor_directory import keep_listed
 
 MAX_SESSIONS = 4
@@ -92,14 +96,16 @@ class ServedCircuit:
 
     circuit: RouterCircuit
     credit: Credit
+    premium: ServedPremium
     sessions: list[bytes] = field(default_factory=list)
     channel: bytes = b""
     asked_payout: bool = False
     turn: tuple[bytes, float] = (b"", 0.0)
 
-    def update(self) -> None:
-        """Premium while something pays and the credit is positive."""
-        self.circuit.premium = bool(self.sessions or self.channel) and self.credit.premium
+    def paid(self) -> None:
+        """A payment has been accepted."""
+        self.credit.paid()
+        self.premium.update()
 
 
 class RelayAgent(EndUserAgent):
@@ -108,6 +114,8 @@ class RelayAgent(EndUserAgent):
     `unpaid_seconds` and `idle_seconds`: how long a session may hold a channel without a payment.
     `tor_authority`: host and directory port of the authority of a Tor network that the relay
     joins as well; it claims `bandwidth` bytes per second there.
+    `discipline`: the order in which circuits are served. `rate` and `burst` limit its links: bytes
+    a second on average and at once, in each direction; 0 for no limit, and a burst of one second.
     """
 
     role = Role.RELAY
@@ -117,8 +125,8 @@ class RelayAgent(EndUserAgent):
                  fund: int = 100_000, channels: int = 4,
                  exit_policy: ExitPolicy | None = None, unpaid_seconds: float = UNPAID_SECONDS,
                  idle_seconds: float = IDLE_SECONDS, intermediaries: Sequence[str] = (),
-                 tor_authority: tuple[str, int] | None = None,
-                 bandwidth: int = BANDWIDTH) -> None:
+                 tor_authority: tuple[str, int] | None = None, bandwidth: int = BANDWIDTH,
+                 discipline: Discipline = Discipline.EWMA, rate: int = 0, burst: int = 0) -> None:
         super().__init__(place, account_key, nickname, intermediaries)
         self._tor_authority, self._bandwidth = tor_authority, bandwidth
         self._is_guard = is_guard
@@ -126,6 +134,8 @@ class RelayAgent(EndUserAgent):
         self._deposit, self._fund, self._channels = deposit, fund, channels
         self._exit_policy = exit_policy or ExitPolicy.loopback_only()
         self._unpaid_seconds, self._idle_seconds = unpaid_seconds, idle_seconds
+        self._discipline = discipline
+        self._rate, self._burst = rate, burst
         self._served: dict[int, ServedCircuit] = {}
         self._circuit_of: dict[bytes, tuple[RouterCircuit, bool]] = {}
         self._router: OnionRouter
@@ -157,7 +167,9 @@ class RelayAgent(EndUserAgent):
         identity = self.place.router_identity()
         policy = self._exit_policy if self._is_exit else ExitPolicy.reject_all()
         self._router = OnionRouter(
-            identity, hooks=self, exit_policy=policy, directory=self._tor_authority)
+            identity, hooks=self, exit_policy=policy, directory=self._tor_authority,
+            priority=self.priority, discipline=self._discipline,
+            limit=BandwidthLimit(self._rate, self._burst or None) if self._rate else None)
         self._open.push_async_callback(self._router.stop)
         port = await self._router.start(self.place.host, self.place.port)
         info = identity.info(self.nickname, self.place.host, port)
@@ -250,8 +262,8 @@ class RelayAgent(EndUserAgent):
 
     def circuit_opened(self, circuit: RouterCircuit) -> None:
         """A circuit starts with the initial credit."""
-        self._served[circuit.id] = ServedCircuit(circuit, Credit(
-            self.consensus.cells_per_payment, self.consensus.initial_credit))
+        credit = Credit(self.consensus.cells_per_payment, self.consensus.initial_credit)
+        self._served[circuit.id] = ServedCircuit(circuit, credit, ServedPremium(circuit, credit))
 
     def circuit_closed(self, circuit: RouterCircuit) -> None:
         """Sessions end with their circuit."""
@@ -267,7 +279,7 @@ class RelayAgent(EndUserAgent):
         served = self._served.get(circuit.id)
         if served is not None:
             served.credit.passed(count)
-            served.update()
+            served.premium.update()
 
     def payment_received(self, circuit: RouterCircuit, pcmd: int, payload: bytes, *,
                          link: bool) -> None:
@@ -289,8 +301,7 @@ class RelayAgent(EndUserAgent):
                 self._on_offer(served, message, link)
             case GuardPayment() if served.channel:
                 self._on_guard_payment(served.channel, message)
-                served.credit.paid()
-                served.update()
+                served.paid()
             case GuardQuery() if self._is_guard:
                 self._on_guard_query(served, link)
             case GuardVoucher() if self._is_guard:
@@ -312,7 +323,6 @@ class RelayAgent(EndUserAgent):
             del self._circuit_of[terms_hash]
             raise
         served.sessions.append(terms_hash)
-        served.update()
 
     def _on_voucher(self, served: ServedCircuit, message: GuardVoucher, link: bool) -> None:
         before = self._circuit_of.get(message.channel)
@@ -326,7 +336,6 @@ class RelayAgent(EndUserAgent):
                 self._circuit_of[message.channel] = before
             raise
         served.channel = message.channel
-        served.update()
 
     def _on_guard_payment(self, channel: bytes, message: GuardPayment) -> None:
         def receive(records: Transaction, moment: Moment, outbox: Outbox) -> None:
@@ -350,9 +359,8 @@ class RelayAgent(EndUserAgent):
             except ProtocolError as error:
                 problem = error
                 continue
-            served.credit.paid()
             served.turn = terms_hash, time.monotonic()
-            served.update()
+            served.paid()
             if best.k == relay_session(self.records(), terms_hash).session.terms.n:
                 self._end(served, terms_hash)
             return
@@ -372,6 +380,9 @@ class RelayAgent(EndUserAgent):
     def _tell(self, item: Tell) -> None:
         found = self._circuit_of.get(item.session)
         if found is not None:
+            served = self._served.get(found[0].id)
+            if served is not None and item.pcmd in (NanoAccepted.PCMD, GuardAccepted.PCMD):
+                served.premium.established(item.session)
             self._send(found[0], item.pcmd, item.payload, found[1])
         elif item.pcmd == NanoAccepted.PCMD:
             self._close(item.session)  # the circuit ended while the session was established
@@ -412,7 +423,7 @@ class RelayAgent(EndUserAgent):
     def _end(self, served: ServedCircuit, terms_hash: bytes) -> None:
         served.sessions.remove(terms_hash)
         self._circuit_of.pop(terms_hash, None)
-        served.update()
+        served.premium.ended(terms_hash)
         self._close(terms_hash)
 
     def _close(self, terms_hash: bytes) -> None:

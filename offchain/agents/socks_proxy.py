@@ -48,6 +48,10 @@ class OpenCircuit(Protocol):
 
     circuit: ClientCircuit
 
+    @property
+    def usable(self) -> bool:
+        """Whether more streams should go over it."""
+
 
 @dataclass(slots=True, eq=False)
 class _Shared:
@@ -275,7 +279,7 @@ def _is_open(shared: _Shared) -> bool:
 
 def _is_dead(shared: _Shared) -> bool:
     return shared.opening.done() and (
-        not _is_open(shared) or shared.opening.result().circuit.closed)
+        not _is_open(shared) or not shared.opening.result().usable)
 
 
 async def _up(reader: asyncio.StreamReader, stream: ClientStream) -> None:

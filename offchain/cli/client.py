@@ -64,6 +64,14 @@ def run(
     settle: Annotated[
         bool, typer.Option("--settle", help="Afterwards cash out, withdraw and close the guards.")
     ] = False,
+    tit_for_tat: Annotated[
+        bool,
+        typer.Option(
+            "--tit-for-tat",
+            help="Stop paying now and then to see whether it helps, and leave circuits that are no "
+            "faster for it.",
+        ),
+    ] = False,
     network: NetworkName = DEFAULT_NETWORK,
     deployments: Deployments = DEPLOYMENTS,
     directory: Directory = DIRECTORY,
@@ -126,6 +134,7 @@ def run(
             guard_key=guard_key,
             nickname=name,
             intermediaries=tuple(intermediary or ()),
+            tit_for_tat=tit_for_tat,
         )
         facts: dict[str, object] = {}
         async with running_with_store(agent):

@@ -23,6 +23,7 @@ EXPECTED = (
     ("offchain.agents.download", "DownloadError"),
     ("offchain.agents.watch_folder", "HandOverFailed"),
     ("offchain.experiments.figures", "MissingMatplotlib"),
+    ("offchain.experiments.priority.run", "ExperimentFailed"),
     ("offchain.testnet.demo", "DemoFailed"),
     ("offchain.cli.failures", "UsageProblem"),
 )

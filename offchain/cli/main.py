@@ -19,6 +19,7 @@ from . import (
     client,
     demo,
     deploy,
+    experiment,
     fund,
     gas,
     govern,
@@ -86,6 +87,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("govern pause", govern.pause, "monetor govern pause --account authority2"),
     ("govern issue", govern.issue, "monetor govern issue client 1000000"),
     ("bench", bench.run, "monetor bench --json"),
+    ("experiment priority", experiment.priority, "monetor experiment priority --quick"),
     ("version", version.run, "monetor version --json"),
 )
 """Name, function and example of every command, in the order of the help text. A name of two words
@@ -93,6 +95,7 @@ is a command of a group."""
 
 GROUPS = {
     "tax": "How collected tax goes back to relays: plan, publish, verify, claim.",
+    "experiment": "Measurements that take a while, on networks of their own.",
     "govern": "What the authorities decide: parameters, members, pauses, issues.",
 }
 _groups = {

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,6 +36,14 @@ if TYPE_CHECKING:
     from offchain.agents.relay import RelayAgent
 
 
+class Scheduler(StrEnum):
+    """The orders that the transport knows, without loading it for the help text."""
+
+    EWMA = "ewma"
+    FIFO = "fifo"
+    STRICT = "strict"
+
+
 def run(
     name: Annotated[str, typer.Argument(help="The relay's nickname.")],
     guard: Annotated[bool, typer.Option("--guard", help="Offer to be a first hop.")] = False,
@@ -50,6 +59,19 @@ def run(
         ),
     ] = 4,
     intermediary: Intermediaries = None,
+    bandwidth_rate: Annotated[
+        int, typer.Option(min=0, help="Bytes a second in each direction, at most. [default: any]")
+    ] = 0,
+    bandwidth_burst: Annotated[
+        int, typer.Option(min=0, help="Bytes at once. [default: one second's]")
+    ] = 0,
+    scheduler: Annotated[
+        Scheduler,
+        typer.Option(
+            help="Who is served first: whoever has sent least of late (ewma), whoever came first "
+            "(fifo), or whoever pays (strict)."
+        ),
+    ] = Scheduler.EWMA,
     settle: Annotated[
         bool,
         typer.Option("--settle", help="Close sessions, claim, cash out, withdraw, and end."),
@@ -85,6 +107,7 @@ def run(
     """
     from offchain.agents.place import AgentPlace
     from offchain.agents.relay import RelayAgent
+    from offchain.transport.scheduler import Discipline
 
     from .logs import to_standard_error
 
@@ -121,6 +144,9 @@ def run(
             intermediaries=tuple(intermediary or ()),
             tor_authority=authority,
             bandwidth=bandwidth,
+            discipline=Discipline(scheduler.value),
+            rate=bandwidth_rate,
+            burst=bandwidth_burst,
         )
         async with running_with_store(agent):
             if settle:

@@ -22,7 +22,8 @@ class MissingMatplotlib(Exception):
     """The extra `experiments` is not installed."""
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib's plotting module, set up for files; `MissingMatplotlib` without it."""
     try:
         matplotlib: Any = import_module("matplotlib")
     except ModuleNotFoundError as error:
@@ -58,7 +59,7 @@ def draw(report: BenchReport, folder: Path) -> list[Path]:
 
 def _draw_costs(report: BenchReport, path: Path) -> Path:
     """Stacked bars: who computes how much, in pairing checks, for each backend."""
-    plot = _pyplot()
+    plot = pyplot()
     backends = list(report.references)
     figure, axes = plot.subplots(figsize=(8, 3.6), layout="constrained")
     height = 0.8 / len(backends)
@@ -79,12 +80,12 @@ def _draw_costs(report: BenchReport, path: Path) -> Path:
     axes.margins(x=0.12)
     axes.set_xlabel("processor time, in pairing checks of the same backend")
     axes.legend(loc="upper right", fontsize=8)
-    return _save(plot, figure, path)
+    return save(plot, figure, path)
 
 
 def _draw_cells(report: BenchReport, path: Path) -> Path:
     """Bars: the cells of each message, in order."""
-    plot = _pyplot()
+    plot = pyplot()
     crossed = [one for one in report.crossings if one.protocol in SESSION_PROTOCOLS]
     figure, axes = plot.subplots(figsize=(8, 4.6), layout="constrained")
     places = range(len(crossed))
@@ -96,12 +97,12 @@ def _draw_cells(report: BenchReport, path: Path) -> Path:
         axes.text(one.size, place, f" {one.cells}", va="center", fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel("bytes of a message; the number is its cells")
-    return _save(plot, figure, path)
+    return save(plot, figure, path)
 
 
 def _draw_gas(report: BenchReport, path: Path) -> Path:
     """Bars: gas of each operation with its budget as a line."""
-    plot = _pyplot()
+    plot = pyplot()
     figure, axes = plot.subplots(figsize=(8, 3.4), layout="constrained")
     names = list(report.gas)
     places = range(len(names))
@@ -111,12 +112,12 @@ def _draw_gas(report: BenchReport, path: Path) -> Path:
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xlabel("thousand gas of the whole transaction; the line is the budget")
-    return _save(plot, figure, path)
+    return save(plot, figure, path)
 
 
 def _draw_scale(report: BenchReport, path: Path) -> Path:
     """Two curves over the number of sessions: cost of a setup, and disk of a session."""
-    plot = _pyplot()
+    plot = pyplot()
     figure, (time, disk) = plot.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
     sessions = [one.sessions for one in report.scale]
     for axes, values, label in (
@@ -129,10 +130,11 @@ def _draw_scale(report: BenchReport, path: Path) -> Path:
         axes.set_ylim(0, max(values) * 1.4)
         axes.set_xlabel("sessions that the intermediary has served")
         axes.set_title(label, fontsize=9)
-    return _save(plot, figure, path)
+    return save(plot, figure, path)
 
 
-def _save(plot: Any, figure: Any, path: Path) -> Path:
+def save(plot: Any, figure: Any, path: Path) -> Path:
+    """Write a figure as SVG and close it."""
     figure.savefig(path, metadata={"Date": None})
     plot.close(figure)
     # matplotlib leaves blanks at line ends.

@@ -5,7 +5,8 @@
 
 The first file is what `monetor demo --json` wrote; with it the page has the demo's latencies too.
 The second is what `monetor bench --sessions 1000000 --json` wrote, for an intermediary after many
-sessions; without it there are 10,000.
+sessions; without it there are 10,000. What `monetor experiment priority --out
+docs/figures/priority.json` wrote is taken from there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from monetor_chain.gas import BUDGETS
 from .bench import REFERENCE, BenchOptions, BenchReport, run_bench
 from .breakdown import KINDS
 from .figures import PROTOCOLS, draw
+from .priority.report import draw as draw_priority, section
+from .priority.run import Result, load
 from .scale import Size, measure_scale, sizes_up_to
 from .sessions import SESSION_PROTOCOLS
 
@@ -53,11 +56,13 @@ _MEANINGS = {
 }
 
 
-def page(report: BenchReport, machine: str, statement: Mapping[str, Any] | None) -> str:
+def page(report: BenchReport, machine: str, statement: Mapping[str, Any] | None,
+         priority: Sequence[Result] = ()) -> str:
     """The page in Markdown."""
     return "\n".join([*_head(machine), *_headline(report), *_steps(report),
                       *_breakdown(report), *_rates(report), *_scale(report), *_messages(report),
-                      *_references(report), *_gas(report), *_demo(statement)]) + "\n"
+                      *_references(report), *_gas(report), *_demo(statement),
+                      *section(priority)]) + "\n"
 
 
 def machine() -> str:
@@ -281,8 +286,12 @@ def main(arguments: Sequence[str]) -> None:
     report = replace(report, scale=(
         [Size(**one) for one in json.loads(options.scale.read_text())["scale"]] if options.scale
         else measure_scale(sizes_up_to(10**4))))
+    measured = folder / "figures" / "priority.json"
+    priority = load(json.loads(measured.read_text())) if measured.exists() else ()
+    if priority:
+        draw_priority(priority, folder / "figures" / "priority.svg")
     draw(report, folder / "figures")
-    (folder / "results.md").write_text(page(report, machine(), statement).rstrip() + "\n",
+    (folder / "results.md").write_text(page(report, machine(), statement, priority).rstrip() + "\n",
                                        encoding="utf-8")
 
 

@@ -25,7 +25,7 @@ from .cell import (
 from .certificates import ProvenIdentity
 from .errors import DestroyReason, LinkFailed, ProtocolViolation, TransportError
 from .link import Initiating, LinkHandshake, Responding
-from .scheduler import HIGH_MARK, LOW_MARK, QueueBudget, RoundRobin
+from .scheduler import HIGH_MARK, LOW_MARK, LinkQueues, Scheduling, Turn
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +37,13 @@ _LINK_ONLY = frozenset({
     Command.AUTHENTICATE,
 })
 _RELAY, _RELAY_EARLY = int(Command.RELAY), int(Command.RELAY_EARLY)
+MAX_LINK_PAYMENTS = 256
+"""Payment cells of a link that wait to be written; a message of the protocol is a few."""
 TAKE_BYTES = 64 * 1024
 """How much output a driver fetches at once."""
+
+
+_AT_ONCE: Turn = (-1, 0.0, 0)
 
 
 class CircuitEnd(Protocol):
@@ -83,20 +88,23 @@ class Channel:
 
     def __init__(self, owner: ChannelOwner, role: Initiating | Responding, *, now: float,
                  peer_host: str = "127.0.0.1", own_host: str = "",
-                 budget: QueueBudget | None = None) -> None:
+                 scheduling: Scheduling | None = None) -> None:
         """`now`: seconds since the epoch, against which the peer's certificates are checked.
-        `budget` is shared by all channels of one owner."""
+        `scheduling` is shared by all channels of one owner."""
         self._owner = owner
         self._handshake = LinkHandshake(role, now=now, peer_host=peer_host, own_host=own_host)
         self._own_bit = _INITIATOR_BIT if isinstance(role, Initiating) else 0
         self._parser = CellParser()
         self._first = b""
-        self._queues = RoundRobin(budget)
+        self._payments = 0
+        """Link payment cells in `_first`."""
+        self._queues = LinkQueues(scheduling)
         self._full: set[int] = set()
         self._circuits: dict[int, CircuitEnd] = {}
         self._closed = False
         self.wake: Callable[[], None] = _nobody
-        """Called when there is output after there was none to fetch."""
+        """Called when there is output after there was none to fetch, and when what is next has come
+        just now."""
         self.stray_cells = 0
         """Cells for circuits that do not exist (any more)."""
 
@@ -191,24 +199,41 @@ class Channel:
         for _ in range(_ID_TRIES):
             circ_id = self._own_bit | secrets.randbits(31)
             if circ_id & ~_INITIATOR_BIT and circ_id not in self._circuits:
-                self._circuits[circ_id] = end
+                self.register(circ_id, end)
                 return circ_id
         raise LinkFailed("the link has no free circuit id")
 
     def register(self, circ_id: int, end: CircuitEnd) -> None:
         """Take a circuit that the peer created."""
         self._circuits[circ_id] = end
+        self._queues.register(circ_id)
 
     def detach(self, circ_id: int) -> None:
         """Forget a circuit; what is queued for it still goes out."""
         self._circuits.pop(circ_id, None)
         self._full.discard(circ_id)
+        self._queues.forget(circ_id)
+
+    def set_premium(self, circ_id: int, premium: bool) -> None:
+        """Send the circuit's cells as those of this class from now on."""
+        self._queues.set_premium(circ_id, premium)
 
     # --- output
 
     def send_control(self, circ_id: int, command: int, body: bytes) -> None:
-        """Queue one fixed cell of a circuit, behind what waits for that circuit."""
+        """Queue one fixed cell of a circuit, behind what waits for that circuit.
+
+        Payment cells of the link come before all others: those of several circuits may be of one
+        direct channel, and have to arrive in the order in which they were made.
+        """
         if self._closed:
+            return
+        if command == Command.PAYMENT:
+            if self._payments >= MAX_LINK_PAYMENTS:
+                raise ProtocolViolation("too many payments wait", DestroyReason.RESOURCELIMIT)
+            self._payments += 1
+            self._first += encode_fixed(circ_id, command, body)
+            self.wake()
             return
         if command != Command.DESTROY and not self._queues.room_for(circ_id, 1):
             raise ProtocolViolation("the circuit's queue is full", DestroyReason.RESOURCELIMIT)
@@ -242,9 +267,7 @@ class Channel:
         self.send_control(circ_id, Command.DESTROY, bytes([reason]))
 
     def _push(self, circ_id: int, wire: bytes, cells: int) -> None:
-        idle = not self._queues
-        self._queues.push(circ_id, wire, cells)
-        if idle:
+        if self._queues.push(circ_id, wire, cells):
             self.wake()
 
     def queue_full(self, circ_id: int) -> bool:
@@ -254,12 +277,20 @@ class Channel:
         self._full.add(circ_id)
         return True
 
+    @property
+    def turn(self) -> Turn | None:
+        """How this link's next cell compares with those of other links of the same owner; None
+        when nothing waits. The handshake comes before everything."""
+        if self._first:
+            return _AT_ONCE
+        return self._queues.turn if self._handshake.done else None
+
     def take_output(self, limit: int = TAKE_BYTES) -> bytes:
         """What is to be sent now: about `limit` bytes (up to one run of cells more), b"" if
         nothing waits."""
         parts = [self._first] if self._first else []
         size = len(self._first)
-        self._first = b""
+        self._first, self._payments = b"", 0
         queues = self._queues
         while queues and size < limit and self._handshake.done:
             circ_id, wire = queues.pop()

@@ -19,6 +19,7 @@ from .identity import RouterInfo
 from .ntor import NtorClient, decode_created2, encode_create2
 from .onion import ClientOnion, OnionLayer
 from .payment_cell import LINK_PAYLOAD, RELAY_PAYLOAD, Assembler, fragment
+from .priority import EVEN, Priority
 from .relay_cell import RelayCommand, RelayMessage, decode_body, encode_body
 from .stream_cell import Begin, decode_end, encode_begin
 
@@ -44,7 +45,7 @@ def _ignore_reason(reason: DestroyReason) -> None:
 class CircuitCore:
     """One circuit at its client."""
 
-    def __init__(self, path: Sequence[RouterInfo]) -> None:
+    def __init__(self, path: Sequence[RouterInfo], priority: Priority = EVEN) -> None:
         """`path`: the routers, guard first. Raises ValueError for an empty path or one that
         visits a router twice in a row, which routers refuse."""
         if not path:
@@ -69,7 +70,7 @@ class CircuitCore:
         self._payments = [Assembler(RELAY_PAYLOAD) for _ in path]
         self._link_payments = Assembler(LINK_PAYLOAD)
         self._next_stream = 1
-        self.edge = Edge(self)
+        self.edge = Edge(self, priority)
 
     # --- building
 

@@ -5,6 +5,11 @@ The edges are alike: each packages what its side of a stream has to say into DAT
 circuit's and the stream's windows and the link's queue allow, and acknowledges what it delivers.
 A stream's SENDME waits while the stream's reader is behind; the circuit's never does, so that one
 slow reader does not stop the others.
+
+A circuit becomes premium in three steps, so that nobody sends more than the other end expects: the
+exit allows the larger windows (`allow_premium`) before it tells the client that it is premium; the
+client allows them too and packages by them (`use_premium`) before it answers; with that answer the
+exit packages by them. Either end goes back to the smaller ones at any time, without a word.
 """
 
 from __future__ import annotations
@@ -17,15 +22,14 @@ from .cell import MAX_RUN
 from .errors import EndReason, ProtocolViolation
 from .flow_control import (
     CIRCUIT_INCREMENT,
-    CIRCUIT_WINDOW,
     STREAM_INCREMENT,
-    STREAM_WINDOW,
     CircuitPackageWindow,
     DeliverWindow,
     PackageWindow,
     decode_circuit_sendme,
     encode_circuit_sendme,
 )
+from .priority import EVEN, Priority
 from .relay_cell import MAX_DATA, RelayCommand, encode_body
 from .stream_cell import encode_end
 
@@ -69,12 +73,13 @@ class StreamSink(Protocol):
 class EdgeStream:
     """One stream at one edge. Create it with `Edge.open`."""
 
-    def __init__(self, edge: Edge, stream_id: int, sink: StreamSink, window: int) -> None:
+    def __init__(self, edge: Edge, stream_id: int, sink: StreamSink, window: int,
+                 limit: int) -> None:
         self._edge = edge
         self.stream_id = stream_id
         self.sink = sink
         self.package = PackageWindow(window, STREAM_INCREMENT)
-        self.deliver = DeliverWindow(window, STREAM_INCREMENT)
+        self.deliver = DeliverWindow(limit, STREAM_INCREMENT)
         self.connected = False
         self._pending = b""
         self._at = 0
@@ -143,12 +148,14 @@ class EdgeStream:
 class Edge:
     """All streams of a circuit at one of its edges."""
 
-    def __init__(self, host: EdgeHost, *, circuit_window: int = CIRCUIT_WINDOW,
-                 stream_window: int = STREAM_WINDOW) -> None:
+    def __init__(self, host: EdgeHost, priority: Priority = EVEN) -> None:
         self._host = host
-        self._stream_window = stream_window
-        self.package = CircuitPackageWindow(circuit_window, CIRCUIT_INCREMENT)
-        self.deliver = DeliverWindow(circuit_window, CIRCUIT_INCREMENT)
+        self._priority = priority
+        self._premium = False
+        self._windows = priority.windows(premium=False)
+        self._limits = priority.limits(premium=False)
+        self.package = CircuitPackageWindow(self._windows.circuit, CIRCUIT_INCREMENT)
+        self.deliver = DeliverWindow(self._limits.circuit, CIRCUIT_INCREMENT)
         self._streams: dict[int, EdgeStream] = {}
         self._ended: set[int] = set()
         self._waiting: deque[EdgeStream] = deque()
@@ -165,7 +172,7 @@ class Edge:
         """Start a stream; the caller sends BEGIN or CONNECTED."""
         if stream_id in self._streams or not 0 < stream_id <= 0xFFFF:
             raise ProtocolViolation("stream id is in use or zero")
-        stream = EdgeStream(self, stream_id, sink, self._stream_window)
+        stream = EdgeStream(self, stream_id, sink, self._windows.stream, self._limits.stream)
         self._streams[stream_id] = stream
         self._ended.discard(stream_id)
         return stream
@@ -195,6 +202,27 @@ class Edge:
         for stream in streams.values():
             stream.closed = True
             stream.sink.ended(reason)
+
+    # --- priority
+
+    def allow_premium(self) -> None:
+        """Let the peer use a premium circuit's windows from now on."""
+        self._limits = self._priority.limits(premium=True)
+        self.deliver.allow(self._limits.circuit)
+        for stream in self._streams.values():
+            stream.deliver.allow(self._limits.stream)
+
+    def use_premium(self, premium: bool) -> None:
+        """Package by the windows of this class. For premium, the peer must have allowed it."""
+        if premium is self._premium:
+            return
+        self._premium = premium
+        self._windows = windows = self._priority.windows(premium=premium)
+        self.package.resize(windows.circuit)
+        for stream in self._streams.values():
+            stream.package.resize(windows.stream)
+        if premium:
+            self.pump()
 
     # --- packaging
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Fixed flow-control windows and authenticated SENDMEs (tor-spec, "Flow control"; proposal 289).
+"""Flow-control windows and authenticated SENDMEs (tor-spec, "Flow control"; proposal 289).
 
 A window counts DATA cells. The packager takes from it with every cell that it sends and gets one
 increment back with every SENDME; the deliverer counts what arrives and owes a SENDME per
-increment. The sizes are arguments, so that a premium circuit can have larger windows.
+increment, whatever the size of the window. So a window may change its size at any time, and as
+long as it holds one increment it can never be full without a SENDME being due.
 """
 
 from __future__ import annotations
@@ -23,50 +24,70 @@ _TAG_LEN = 20
 class PackageWindow:
     """How many DATA cells may still be sent."""
 
-    __slots__ = ("available", "increment", "size")
+    __slots__ = ("in_flight", "increment", "size")
 
     def __init__(self, size: int, increment: int) -> None:
         self.size = size
         self.increment = increment
-        self.available = size
+        self.in_flight = 0
+        """Cells that were sent and that no SENDME has acknowledged."""
+
+    @property
+    def available(self) -> int:
+        """Cells that may be sent now; not positive when there are none, which is negative when
+        the window became smaller than what is in flight."""
+        return self.size - self.in_flight
 
     def take(self) -> None:
         """One cell is being sent. Only call it while some are available."""
         if self.available <= 0:
             raise ValueError("the package window is empty")
-        self.available -= 1
+        self.in_flight += 1
 
     def credit(self) -> None:
         """A SENDME came. Raises ProtocolViolation when it acknowledges more than was sent."""
-        if self.available + self.increment > self.size:
+        if self.in_flight < self.increment:
             raise ProtocolViolation("SENDME for cells that were never sent")
-        self.available += self.increment
+        self.in_flight -= self.increment
+
+    def resize(self, size: int) -> None:
+        """Let so many cells be in flight from now on. What is in flight stays there: after a
+        smaller size nothing is sent until enough of it has been acknowledged."""
+        if size < self.increment:
+            raise ValueError(f"a window of {size} is smaller than its increment")
+        self.size = size
 
 
 class DeliverWindow:
-    """How many DATA cells the peer may still send."""
+    """How many DATA cells the peer may have sent that we have not acknowledged."""
 
-    __slots__ = ("available", "increment", "size")
+    __slots__ = ("increment", "limit", "unacknowledged")
 
-    def __init__(self, size: int, increment: int) -> None:
-        self.size = size
+    def __init__(self, limit: int, increment: int) -> None:
+        self.limit = limit
         self.increment = increment
-        self.available = size
+        self.unacknowledged = 0
 
     def received(self) -> None:
         """One cell came. Raises ProtocolViolation when the peer overran its window."""
-        if self.available <= 0:
+        if self.unacknowledged >= self.limit:
             raise ProtocolViolation("more DATA cells than the window allows")
-        self.available -= 1
+        self.unacknowledged += 1
 
     @property
     def sendme_due(self) -> bool:
         """Whether a whole increment waits to be acknowledged."""
-        return self.available <= self.size - self.increment
+        return self.unacknowledged >= self.increment
 
     def acknowledge(self) -> None:
         """A SENDME is being sent."""
-        self.available += self.increment
+        self.unacknowledged -= self.increment
+
+    def allow(self, limit: int) -> None:
+        """Let the peer use a window of this size from now on. A limit is never lowered: no cell
+        says when the peer has learnt that its window is smaller again, so one window of the old
+        size stays tolerated."""
+        self.limit = max(self.limit, limit)
 
 
 class CircuitPackageWindow(PackageWindow):

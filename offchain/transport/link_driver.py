@@ -2,25 +2,28 @@
 """A channel on a TCP connection with TLS, under asyncio.
 
 Everything that one read brings is processed before anything is written, and each socket is then
-written once: calls and system calls, not ciphers, are what costs.
+written once: calls and system calls, not ciphers, are what costs. With a bandwidth limit, links
+write a little at a time, in the order of their most urgent cells.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable
 
 from OpenSSL import SSL
 
-from .channel import Channel, ChannelOwner
+from .bandwidth_driver import BandwidthLimit
+from .channel import TAKE_BYTES, Channel, ChannelOwner
 from .channel_pool import Waiter
 from .errors import LinkFailed, TransportError
 from .extend import LinkTarget
 from .identity import RouterIdentity
 from .link import Initiating, Responding
-from .scheduler import QueueBudget
+from .scheduler import Scheduling, Turn
 from .tls import TlsSession
 
 _log = logging.getLogger(__name__)
@@ -28,23 +31,31 @@ _log = logging.getLogger(__name__)
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds from the TCP connection to an open channel."""
 _HIGH_WATER, _LOW_WATER = 128 * 1024, 32 * 1024
+_READ_BYTES = 128 * 1024
+_UNSENT = 64 * 1024
+"""Bytes that the kernel may hold without having sent them. What waits there has its order for
+good; the rest stays in the queues, where the order is still to be decided (so does tor's KIST)."""
 
 
-class LinkConnection(asyncio.Protocol):
+class LinkConnection(asyncio.BufferedProtocol):
     """TLS and one channel over one TCP connection."""
 
     def __init__(self, owner: ChannelOwner, context: SSL.Context,
-                 role: LinkTarget | RouterIdentity, *, budget: QueueBudget,
+                 role: LinkTarget | RouterIdentity, *, scheduling: Scheduling,
+                 buffer: bytearray, limit: BandwidthLimit | None = None,
                  caller: RouterIdentity | None = None, timeout: float = HANDSHAKE_TIMEOUT,
                  done: Callable[[LinkConnection, Channel | TransportError], None]) -> None:
         """`role`: whom we called, or who we are when we were called. `caller`: who we are when we
         call as a router. `done` is called once with the open channel or with the error that came
-        before it."""
+        before it. `buffer` is only used between `get_buffer` and `buffer_updated`, so all links of
+        a loop can share one."""
         self._owner = owner
         self._role = role
         self._caller = caller
         self._done = done
-        self._budget = budget
+        self._scheduling = scheduling
+        self._buffer = memoryview(buffer)
+        self._limit = limit
         self._timeout = timeout
         self._tls = TlsSession(context, server=isinstance(role, RouterIdentity))
         self._transport: asyncio.Transport | None = None
@@ -62,15 +73,24 @@ class LinkConnection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.set_write_buffer_limits(_HIGH_WATER, _LOW_WATER)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            transport.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         self._timer = self._loop.call_later(self._timeout, self._too_slow)
         if isinstance(self._role, LinkTarget):
             self._tls.start()
-            transport.write(self._tls.output())
+            self._write_tls()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Room for as much as may be read now."""
+        return self._buffer if self._limit is None else self._buffer[: self._limit.read_size()]
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Decrypt and process."""
+        if self._limit is not None:
+            self._limit.was_read(self, nbytes)
         try:
-            plain = self._tls.feed(data)
+            plain = self._tls.feed(bytes(self._buffer[:nbytes]))
             if self.channel is None:
                 self._write_tls()
                 if self._tls.established:
@@ -91,7 +111,7 @@ class LinkConnection(asyncio.Protocol):
                 else Initiating(self._role, self._tls.peer_certificate(), self._caller, binding))
         self.channel = Channel(self._owner, role, now=time.time(),
                                peer_host=self._peer_host(), own_host=self._own_host(),
-                               budget=self._budget)
+                               scheduling=self._scheduling)
         self.channel.wake = self._wake
         self.channel.start()
 
@@ -119,28 +139,58 @@ class LinkConnection(asyncio.Protocol):
     # --- output
 
     def _wake(self) -> None:
-        if not self._flushing:
+        if self._limit is not None:
+            self._limit.announce(self)
+        elif not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
+        while self._send(TAKE_BYTES):
+            pass
+
+    def _send(self, size: int) -> bool:
+        """Send about so many bytes; False when there is nothing more to send, or no room."""
         if self.channel is None or self._paused:
-            return
+            return False
         try:
-            while not self._paused:
-                out = self.channel.take_output()
-                if not out:
-                    return
+            out = self.channel.take_output(size)
+            if out:
                 self._tls.write(out)
                 self._write_tls()
         except TransportError as error:
             self._fail(error)
+            return False
+        return bool(out)
 
     def _write_tls(self) -> None:
         data = self._tls.output()
         if data and self._transport is not None and not self._transport.is_closing():
+            if self._limit is not None:
+                self._limit.written(len(data))
             self._transport.write(data)
+
+    # --- LimitedLink
+
+    @property
+    def turn(self) -> Turn | None:
+        """How urgent the link's next cell is; None when it has none, or no room for it."""
+        return None if self.channel is None or self._paused else self.channel.turn
+
+    def send_some(self, size: int) -> None:
+        """It is this link's turn."""
+        self._send(size)
+
+    def pause_reading(self) -> None:
+        """The router has read enough for now."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """The router may read again."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def pause_writing(self) -> None:
         """The socket's buffer is full."""
@@ -149,7 +199,7 @@ class LinkConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The socket has room again."""
         self._paused = False
-        self._flush()
+        self._wake()
 
     # --- end
 
@@ -176,6 +226,8 @@ class LinkConnection(asyncio.Protocol):
         """TCP is gone: tell everybody who relied on it."""
         if exc is not None:
             self._error = LinkFailed(f"the connection was lost: {exc}")
+        if self._limit is not None:
+            self._limit.forget(self)
         never_opened = self.channel is None or not self.channel.is_open
         if self._timer is not None:
             self._timer.cancel()
@@ -192,17 +244,19 @@ class LinkSet:
     """All connections of one router or proxy, so that they can be dialled and closed."""
 
     def __init__(self, owner: ChannelOwner, context: SSL.Context, *,
-                 identity: RouterIdentity | None = None,
-                 timeout: float = HANDSHAKE_TIMEOUT) -> None:
+                 identity: RouterIdentity | None = None, scheduling: Scheduling | None = None,
+                 limit: BandwidthLimit | None = None, timeout: float = HANDSHAKE_TIMEOUT) -> None:
         """`context`: for links that are dialled; `identity`: of a router, which tells on them who
-        it is."""
+        it is. `limit` bounds all links together."""
         self._owner = owner
         self._identity = identity
         self._context = context
         self._timeout = timeout
         self._links: set[LinkConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._budget = QueueBudget()
+        self._scheduling = scheduling or Scheduling(now=time.monotonic)
+        self._limit = limit
+        self._buffer = bytearray(_READ_BYTES)
         self._closed = False
 
     def __len__(self) -> int:
@@ -210,8 +264,13 @@ class LinkSet:
 
     def accept(self, context: SSL.Context, identity: RouterIdentity) -> LinkConnection:
         """A protocol for a connection that came in."""
-        link = LinkConnection(self._owner, context, identity, budget=self._budget,
-                              timeout=self._timeout, done=lambda link, result: None)
+        return self._link(context, identity, lambda link, result: None)
+
+    def _link(self, context: SSL.Context, role: LinkTarget | RouterIdentity,
+              done: Callable[[LinkConnection, Channel | TransportError], None]) -> LinkConnection:
+        link = LinkConnection(self._owner, context, role, scheduling=self._scheduling,
+                              buffer=self._buffer, limit=self._limit, caller=self._identity,
+                              timeout=self._timeout, done=done)
         self._track(link)
         return link
 
@@ -228,11 +287,7 @@ class LinkSet:
         loop = asyncio.get_running_loop()
 
         def protocol() -> LinkConnection:
-            link = LinkConnection(self._owner, self._context, target, budget=self._budget,
-                                  caller=self._identity, timeout=self._timeout,
-                                  done=lambda _, result: done(result))
-            self._track(link)
-            return link
+            return self._link(self._context, target, lambda _, result: done(result))
 
         try:
             async with asyncio.timeout(self._timeout):
@@ -259,3 +314,5 @@ class LinkSet:
             await asyncio.wait([link.gone for link in links], timeout=patience)
         for link in list(self._links):
             link.abort()
+        if self._limit is not None:
+            self._limit.close()

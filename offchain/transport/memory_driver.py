@@ -19,9 +19,11 @@ from .errors import EndReason, LinkFailed, ProtocolViolation, TransportError
 from .extend import LinkTarget
 from .identity import RouterIdentity, RouterInfo
 from .link import Initiating, Responding
+from .priority import EVEN, Priority
 from .relay_circuit import RouterCircuit
 from .router_core import RouterCore
 from .router_hooks import NoHooks, RouterHooks
+from .scheduler import Discipline, Scheduling
 from .stream_cell import Begin, encode_connected
 
 Service = Callable[[bytes], bytes]
@@ -96,14 +98,20 @@ class MemoryRouter:
         self.services: dict[int, Service] = {}
         """By port; every other port refuses."""
         self.core = RouterCore(identity, hooks, self)
+        self.scheduling = Scheduling(network.discipline, now=self.now)
 
     def now(self) -> float:
         """The network's clock."""
         return self._network.clock
 
+    def priority(self) -> Priority:
+        """The network's constants."""
+        self.scheduling.use(self._network.priority)
+        return self._network.priority
+
     def dial(self, target: LinkTarget, done: Waiter) -> None:
         """Link to another router of the network."""
-        self._network.link(self.core, target, done, self.identity)
+        self._network.link(self.core, target, done, self.identity, self.scheduling)
 
     def connect_stream(self, circuit: RouterCircuit, stream_id: int, begin: Begin) -> None:
         """Connect to a service."""
@@ -133,7 +141,7 @@ class MemoryClient:
 
     def start_circuit(self, path: Sequence[RouterInfo]) -> CircuitCore:
         """Begin to build a circuit; `MemoryNetwork.run` lets it proceed."""
-        core = CircuitCore(path)
+        core = CircuitCore(path, self._network.priority)
 
         def ready(result: Channel | TransportError) -> None:
             if isinstance(result, Channel):
@@ -163,7 +171,10 @@ class MemoryClient:
 class MemoryNetwork:
     """All routers, clients and links, and a clock that moves by hand (seconds)."""
 
-    def __init__(self) -> None:
+    def __init__(self, priority: Priority = EVEN,
+                 discipline: Discipline = Discipline.EWMA) -> None:
+        self.priority = priority
+        self.discipline = discipline
         self.clock = 0.0
         self.links: list[MemoryLink] = []
         self._routers: dict[int, MemoryRouter] = {}
@@ -184,9 +195,9 @@ class MemoryNetwork:
         return MemoryClient(self)
 
     def link(self, owner: ChannelOwner, target: LinkTarget, done: Waiter,
-             identity: RouterIdentity | None = None) -> None:
-        """Connect `owner`, a router with this identity or a client, with the router that listens
-        at the target's port."""
+             identity: RouterIdentity | None = None, scheduling: Scheduling | None = None) -> None:
+        """Connect `owner`, a router with this identity or a client, whose links share
+        `scheduling`, with the router that listens at the target's port."""
         router = self._routers.get(target.port)
         if router is None:
             self._calls.append(lambda: done(LinkFailed("nobody listens there")))
@@ -199,8 +210,9 @@ class MemoryNetwork:
 
         link = MemoryLink(
             Channel(owner, Initiating(target, router.identity.link_cert, identity, binding),
-                    now=now),
-            Channel(router.core, Responding(router.identity, binding), now=now),
+                    now=now, scheduling=scheduling),
+            Channel(router.core, Responding(router.identity, binding), now=now,
+                    scheduling=router.scheduling),
         )
         link.initiator.start()
         self.links.append(link)

@@ -23,6 +23,7 @@ from .errors import (
 )
 from .identity import RouterInfo
 from .link_driver import HANDSHAKE_TIMEOUT, LinkSet
+from .priority import EVEN, Priority
 from .tls import client_context
 
 BUILD_TIMEOUT = 30.0
@@ -58,6 +59,11 @@ class ClientCircuit:
         return self._core.close_reason
 
     @property
+    def open_streams(self) -> int:
+        """How many streams the circuit has."""
+        return len(self._core.edge)
+
+    @property
     def cells_sent(self) -> int:
         """Relay cells sent, to any hop."""
         return self._core.cells_sent
@@ -84,6 +90,13 @@ class ClientCircuit:
     @on_cells.setter
     def on_cells(self, callback: Callable[[int], None]) -> None:
         self._core.on_cells = callback
+
+    def use_premium(self, premium: bool) -> None:
+        """Have the windows of a premium circuit, or of any other, from now on. The last hop must
+        have said that it allows them; what we allow it in turn is told by what we send next."""
+        if premium:
+            self._core.edge.allow_premium()
+        self._core.edge.use_premium(premium)
 
     def send_payment(self, hop: int, pcmd: int, payload: bytes, link: bool = False) -> int:
         """Send a payment message to a hop (0 is the guard); returns how many cells it takes.
@@ -119,7 +132,10 @@ class ClientCircuit:
 class OnionProxy:
     """Builds circuits. Create it inside the event loop that it is to run in."""
 
-    def __init__(self, *, handshake_timeout: float = HANDSHAKE_TIMEOUT) -> None:
+    def __init__(self, *, priority: Callable[[], Priority] = lambda: EVEN,
+                 handshake_timeout: float = HANDSHAKE_TIMEOUT) -> None:
+        """`priority`: the network's constants, asked for at every new circuit."""
+        self._priority = priority
         self._links = LinkSet(self, client_context(), timeout=handshake_timeout)
         self._pool = ChannelPool(self._links)
         self._circuits: set[CircuitCore] = set()
@@ -131,7 +147,7 @@ class OnionProxy:
         Raises CircuitClosed (reason TIMEOUT after `timeout` seconds), LinkFailed when the guard
         cannot be reached, ProtocolViolation when it is not who it should be, or ValueError.
         """
-        core = CircuitCore(path)
+        core = CircuitCore(path, self._priority())
         circuit = ClientCircuit(core)
         built: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -18,6 +18,7 @@ from .errors import CircuitClosed, DestroyReason, EndReason, ProtocolViolation, 
 from .extend import LinkTarget, decode_extend2, encode_extended2
 from .onion import OnionLayer, seemingly_recognized
 from .payment_cell import LINK_PAYLOAD, RELAY_PAYLOAD, Assembler, fragment
+from .priority import EVEN, Priority
 from .relay_cell import RelayCommand, RelayMessage, decode_body, encode_body
 from .router_hooks import RouterHooks
 from .stream_cell import Begin, decode_begin, decode_end, decode_resolve, encode_resolved
@@ -79,12 +80,11 @@ class RouterCircuit:
     """One circuit at one router. Its client is somewhere behind the previous link."""
 
     def __init__(self, router: CircuitRouter, previous: Channel, circ_id: int,
-                 key_material: bytes) -> None:
+                 key_material: bytes, priority: Priority = EVEN) -> None:
         """Made by the router for a CREATE2; `circ_id` is the one on the previous link."""
         self.id = next(_ids)
         """Unique in this process, and meaningless outside it."""
-        self.premium = False
-        """Whether the circuit has paid for better service; set by the agent."""
+        self._premium = False
         self.closed = False
         self._router = router
         self._hooks = router.hooks
@@ -99,9 +99,24 @@ class RouterCircuit:
         self._lookups: set[int] = set()
         self._relay_payments = Assembler(RELAY_PAYLOAD)
         self._link_payments = Assembler(LINK_PAYLOAD)
-        self.edge = Edge(self)
+        self.edge = Edge(self, priority)
 
     # --- for the agent
+
+    @property
+    def premium(self) -> bool:
+        """Whether the circuit's cells are scheduled as premium here. The windows of the circuit's
+        edge change apart from that, since the peer must be ready for them (`edge`)."""
+        return self._premium
+
+    @premium.setter
+    def premium(self, premium: bool) -> None:
+        if premium == self._premium or self.closed:
+            return
+        self._premium = premium
+        self._previous.set_premium(self._previous_id, premium)
+        if self._next is not None:
+            self._next.set_premium(self._next_id, premium)
 
     def send_payment(self, pcmd: int, payload: bytes, link: bool = False) -> int:
         """Send a payment message to the circuit's client; returns how many cells it takes.
@@ -283,6 +298,7 @@ class RouterCircuit:
             self.extension_failed(error)
             return
         self._next = channel
+        channel.set_premium(self._next_id, self._premium)
         channel.send_control(self._next_id, Command.CREATE2, create2)
 
     def extension_failed(self, error: TransportError) -> None:

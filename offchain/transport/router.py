@@ -7,8 +7,9 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
+from .bandwidth_driver import BandwidthLimit
 from .channel_pool import Waiter
 from .errors import EndReason, ProtocolViolation, TransportError
 from .exit_policy import ExitPolicy
@@ -16,9 +17,11 @@ from .exit_stream import ExitStream
 from .extend import LinkTarget
 from .identity import RouterIdentity
 from .link_driver import HANDSHAKE_TIMEOUT, LinkConnection, LinkSet
+from .priority import EVEN, Priority
 from .relay_circuit import RouterCircuit
 from .router_core import RouterCore
 from .router_hooks import NoHooks, RouterHooks
+from .scheduler import Discipline, Scheduling
 from .stream_cell import Begin
 from .tls import client_context, server_context
 
@@ -34,17 +37,23 @@ class OnionRouter:
 
     def __init__(self, identity: RouterIdentity, *, exit_policy: ExitPolicy | None = None,
                  directory: tuple[str, int] | None = None, hooks: RouterHooks | None = None,
+                 priority: Callable[[], Priority] = lambda: EVEN,
+                 discipline: Discipline = Discipline.EWMA, limit: BandwidthLimit | None = None,
                  max_links: int = MAX_LINKS, handshake_timeout: float = HANDSHAKE_TIMEOUT) -> None:
-        """Without an exit policy no streams are connected. `directory`: the host and port where
-        directory documents are served by HTTP, to which BEGIN_DIR is connected. Create it inside
+        """Without an exit policy no streams are connected, without a limit links carry what they
+        can. `directory`: the host and port where directory documents are served by HTTP, to which
+        BEGIN_DIR is connected. `priority`: the network's constants, asked for at every new
+        circuit. Create it inside
         the event loop that it is to run in."""
         self._identity = identity
         self._policy = exit_policy or ExitPolicy.reject_all()
         self._directory = directory
         self._max_links = max_links
+        self._priority = priority
+        self._scheduling = Scheduling(discipline, now=time.monotonic)
         self.core = RouterCore(identity, hooks or NoHooks(), self)
         self._links = LinkSet(self.core, client_context(), identity=identity,
-                              timeout=handshake_timeout)
+                              timeout=handshake_timeout, limit=limit, scheduling=self._scheduling)
         self._context = server_context(identity)
         self._server: asyncio.Server | None = None
         self._streams: set[asyncio.Task[None]] = set()
@@ -73,7 +82,7 @@ class OnionRouter:
             await self._server.wait_closed()
             self._server = None
 
-    def _accepted(self) -> asyncio.Protocol:
+    def _accepted(self) -> asyncio.BaseProtocol:
         if len(self._links) >= self._max_links:
             return _Refusal()
         link: LinkConnection = self._links.accept(self._context, self._identity)
@@ -84,6 +93,12 @@ class OnionRouter:
     def now(self) -> float:
         """Monotonic time in seconds."""
         return time.monotonic()
+
+    def priority(self) -> Priority:
+        """The network's constants."""
+        priority = self._priority()
+        self._scheduling.use(priority)
+        return priority
 
     def dial(self, target: LinkTarget, done: Waiter) -> None:
         """Open a link."""

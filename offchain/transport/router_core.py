@@ -13,6 +13,7 @@ from .channel_pool import ChannelPool, Dialler
 from .errors import DestroyReason, ProtocolViolation, TransportError
 from .extend import LinkTarget
 from .identity import RouterIdentity
+from .priority import Priority
 from .relay_circuit import RouterCircuit
 from .router_hooks import RouterHooks
 from .stream_cell import Begin
@@ -29,6 +30,9 @@ class RouterEnvironment(Dialler, Protocol):
 
     def now(self) -> float:
         """Monotonic time in seconds."""
+
+    def priority(self) -> Priority:
+        """The network's constants, for a new circuit."""
 
     def connect_stream(self, circuit: RouterCircuit, stream_id: int, begin: Begin) -> None:
         """Apply the exit policy and connect, or refuse."""
@@ -90,7 +94,7 @@ class RouterCore:
             reply, material = ntor.answer(self.identity.rsa_fingerprint, self.identity.onion,
                                           ntor.decode_create2(body))
             answer, reply = Command.CREATED2, ntor.encode_created2(reply)
-        circuit = RouterCircuit(self, channel, circ_id, material)
+        circuit = RouterCircuit(self, channel, circ_id, material, self._environment.priority())
         channel.register(circ_id, circuit)
         channel.send_control(circ_id, answer, reply)
         self.circuits.add(circuit)

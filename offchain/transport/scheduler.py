@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Which circuit's cells leave a link next: first in, first out per circuit, circuits in turn.
+"""Which circuit's cells leave a link next, and how many may wait.
+
+Three orders can be chosen. `ewma`: the circuit that has sent least of late, as in Tor (Tang and
+Goldberg 2010, with the paper's β for premium circuits). `fifo`: in the order of arrival, whoever
+they belong to. `strict`: premium circuits before all others, `ewma` among equals.
 
 Every queue is bounded, because the edges stop packaging at the high mark and a hop destroys a
 circuit whose queue outgrows what its windows can explain.
@@ -7,83 +11,260 @@ circuit whose queue outgrows what its windows can explain.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import heapq
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
 
+from .priority import EVEN, ONE, Priority
+
+HALF_LIFE = 30.0
+"""Seconds in which what a circuit has sent counts half as much (Tor's CircuitPriorityHalflife)."""
 HIGH_MARK = 256
 """Cells of one circuit at which its edge stops packaging (C tor's CELL_QUEUE_HIGHWATER_SIZE)."""
 LOW_MARK = 64
 """Cells of one circuit below which its edge goes on."""
 MAX_QUEUED = 6000
-"""Cells of one circuit at which it is destroyed. Above the largest circuit window (2500, premium)
-in DATA and as much again in everything else."""
+"""Cells of one circuit at which it is destroyed, if no window is larger than `EXPLAINED`."""
+EXPLAINED = 2500
+"""Largest circuit window (α = 0.5, p = 0.25) that `MAX_QUEUED` is made for: so much in DATA, and as
+much again in everything else. With a larger one the bound grows by twice the difference."""
 MAX_QUEUED_TOTAL = 500_000
 """Cells on all links of a router (256 MB) at which circuits that want more are destroyed."""
 
+Turn = tuple[int, float, int]
+"""Who is next: the smallest. Comparable between all links of one router."""
 
-class QueueBudget:
-    """Cells that wait on all links of one router together.
+
+class Discipline(StrEnum):
+    """The order in which circuits are served."""
+
+    EWMA = "ewma"
+    FIFO = "fifo"
+    STRICT = "strict"
+
+
+def _no_time() -> float:
+    return 0.0
+
+
+class Scheduling:
+    """What the links of one router have in common: the order, the clock, and the room.
 
     The bound per circuit alone would let a peer with many circuits, who reads none of them, take
-    gigabytes.
+    gigabytes; `limit` bounds the cells that wait on all links together.
     """
 
-    def __init__(self, limit: int = MAX_QUEUED_TOTAL) -> None:
+    def __init__(self, discipline: Discipline = Discipline.EWMA, *, priority: Priority = EVEN,
+                 now: Callable[[], float] = _no_time, limit: int = MAX_QUEUED_TOTAL) -> None:
+        """`now`: seconds of a clock that never goes back."""
+        self.discipline = discipline
+        self.now = now
         self.limit = limit
+        self.beta = 1.0
+        self.most_per_circuit = MAX_QUEUED
+        """Cells of one circuit that its windows can explain."""
+        self.use(priority)
         self.used = 0
+        """Cells that wait now."""
+        self._arrivals = itertools.count()
+
+    def use(self, priority: Priority) -> None:
+        """These are the network's constants now."""
+        self.beta = priority.beta / ONE
+        window = priority.windows(premium=True).circuit
+        self.most_per_circuit = MAX_QUEUED + 2 * max(0, window - EXPLAINED)
 
     def allows(self, cells: int) -> bool:
         """Whether so many more cells may wait."""
         return self.used + cells <= self.limit
 
+    def arrival(self) -> int:
+        """A number larger than all before."""
+        return next(self._arrivals)
 
-class RoundRobin:
-    """Queues of one link, by circuit id. An item is one or more cells as they go onto the wire."""
 
-    def __init__(self, budget: QueueBudget | None = None) -> None:
-        self._budget = budget or QueueBudget()
-        self._queues: OrderedDict[int, deque[tuple[bytes, int]]] = OrderedDict()
-        self._counts: dict[int, int] = {}
+class Activity:
+    """How much a circuit has sent of late: A ← A · 0.5^(Δt/H) + C/β at every C cells.
+
+    The paper prints A/β + C for it, which gives no ratio of β: there β divides the past only. This
+    keeps log2 A + t/H, which stays as it is while nothing is sent. So circuits are compared without
+    being brought up to date, and no number grows large.
+    """
+
+    __slots__ = ("level",)
+
+    def __init__(self) -> None:
+        self.level = -math.inf
+
+    def sent(self, cells: int, beta: float, now: float) -> None:
+        """`cells` leave at second `now`; `beta` of them count as one."""
+        new = math.log2(cells / beta) + now / HALF_LIFE
+        low, high = (self.level, new) if self.level < new else (new, self.level)
+        self.level = high + math.log2(1.0 + 2.0 ** (low - high))
+
+    def value(self, now: float) -> float:
+        """A at second `now`."""
+        return float(2.0 ** (self.level - now / HALF_LIFE))
+
+
+class _Circuit:
+    """One circuit's queue on one link. `entry` is its place in the heap while it has one."""
+
+    __slots__ = ("activity", "cells", "entry", "items", "known", "premium")
+
+    def __init__(self) -> None:
+        self.items: deque[tuple[bytes, int, int]] = deque()
+        self.cells = 0
+        self.premium = False
+        self.known = False
+        self.activity = Activity()
+        self.entry: _Entry | None = None
+
+
+class _Entry:
+    """A place in the heap; void when the circuit has taken another one."""
+
+    __slots__ = ("circ_id", "circuit", "turn")
+
+    def __init__(self, turn: Turn, circ_id: int, circuit: _Circuit) -> None:
+        self.turn = turn
+        self.circ_id = circ_id
+        self.circuit = circuit
+
+    def __lt__(self, other: _Entry) -> bool:
+        return self.turn < other.turn
+
+
+class LinkQueues:
+    """Queues of one link, by circuit id. An item is one or more cells as they go onto the wire.
+
+    Every operation takes at most the logarithm of the number of circuits that have cells waiting.
+    """
+
+    def __init__(self, scheduling: Scheduling | None = None) -> None:
+        self._shared = scheduling or Scheduling()
+        self._circuits: dict[int, _Circuit] = {}
+        self._heap: list[_Entry] = []
 
     def __bool__(self) -> bool:
-        return bool(self._queues)
+        return self._head() is not None
+
+    def _head(self) -> _Entry | None:
+        heap = self._heap
+        while heap:
+            entry = heap[0]
+            if entry.circuit.entry is entry:
+                return entry
+            heapq.heappop(heap)
+        return None
+
+    @property
+    def turn(self) -> Turn | None:
+        """The place of the circuit that is next; None when nothing waits."""
+        head = self._head()
+        return head.turn if head is not None else None
+
+    # --- circuits
+
+    def register(self, circ_id: int) -> None:
+        """A circuit uses this link: what it sends is remembered until `forget`."""
+        self._circuit(circ_id).known = True
+
+    def forget(self, circ_id: int) -> None:
+        """The circuit is gone; what is queued for it still goes out."""
+        circuit = self._circuits.get(circ_id)
+        if circuit is not None:
+            circuit.known = False
+            if not circuit.items:
+                del self._circuits[circ_id]
+
+    def set_premium(self, circ_id: int, premium: bool) -> None:
+        """Serve the circuit as one of this class from now on."""
+        circuit = self._circuits.get(circ_id)
+        if circuit is not None and circuit.premium != premium:
+            circuit.premium = premium
+            if circuit.items:
+                self._enqueue(circ_id, circuit)
+
+    def _circuit(self, circ_id: int) -> _Circuit:
+        circuit = self._circuits.get(circ_id)
+        if circuit is None:
+            circuit = self._circuits[circ_id] = _Circuit()
+        return circuit
+
+    # --- cells
 
     def queued(self, circ_id: int) -> int:
         """Cells that wait for this circuit."""
-        return self._counts.get(circ_id, 0)
+        circuit = self._circuits.get(circ_id)
+        return circuit.cells if circuit is not None else 0
 
     def room_for(self, circ_id: int, cells: int) -> bool:
         """Whether both bounds allow so many more cells of this circuit."""
-        return self.queued(circ_id) + cells <= MAX_QUEUED and self._budget.allows(cells)
+        return (self.queued(circ_id) + cells <= self._shared.most_per_circuit
+                and self._shared.allows(cells))
 
-    def push(self, circ_id: int, wire: bytes, cells: int) -> None:
-        """Append an item of `cells` cells to the circuit's queue."""
-        queue = self._queues.get(circ_id)
-        if queue is None:
-            queue = self._queues[circ_id] = deque()
-            self._counts[circ_id] = 0
-        queue.append((wire, cells))
-        self._counts[circ_id] += cells
-        self._budget.used += cells
+    def push(self, circ_id: int, wire: bytes, cells: int) -> bool:
+        """Append an item of `cells` cells to the circuit's queue; whether the circuit is next on
+        this link now and was not before."""
+        circuit = self._circuit(circ_id)
+        circuit.items.append((wire, cells, self._shared.arrival()))
+        circuit.cells += cells
+        self._shared.used += cells
+        if circuit.entry is not None:
+            return False
+        self._enqueue(circ_id, circuit)
+        return self._heap[0].circuit is circuit
+
+    def _enqueue(self, circ_id: int, circuit: _Circuit) -> None:
+        arrival = circuit.items[0][2]
+        match self._shared.discipline:
+            case Discipline.FIFO:
+                turn = 0, 0.0, arrival
+            case Discipline.STRICT:
+                turn = int(not circuit.premium), circuit.activity.level, arrival
+            case _:
+                turn = 0, circuit.activity.level, arrival
+        circuit.entry = _Entry(turn, circ_id, circuit)
+        heapq.heappush(self._heap, circuit.entry)
 
     def pop(self) -> tuple[int, bytes]:
         """The next circuit's oldest item. Raises KeyError when nothing waits."""
-        circ_id, queue = self._queues.popitem(last=False)
-        wire, cells = queue.popleft()
-        self._budget.used -= cells
-        if queue:
-            self._queues[circ_id] = queue
-            self._counts[circ_id] -= cells
-        else:
-            del self._counts[circ_id]
+        head = self._head()
+        if head is None:
+            raise KeyError("nothing waits")
+        heapq.heappop(self._heap)
+        shared, circ_id, circuit = self._shared, head.circ_id, head.circuit
+        wire, cells, _ = circuit.items.popleft()
+        circuit.cells -= cells
+        shared.used -= cells
+        circuit.entry = None
+        if shared.discipline is not Discipline.FIFO:
+            weighted = circuit.premium and shared.discipline is Discipline.EWMA
+            circuit.activity.sent(cells, shared.beta if weighted else 1.0, shared.now())
+        if circuit.items:
+            self._enqueue(circ_id, circuit)
+        elif not circuit.known:
+            del self._circuits[circ_id]
         return circ_id, wire
 
     def discard(self, circ_id: int) -> None:
         """Forget what waits for a circuit."""
-        if self._queues.pop(circ_id, None) is not None:
-            self._budget.used -= self._counts.pop(circ_id)
+        circuit = self._circuits.get(circ_id)
+        if circuit is None:
+            return
+        self._shared.used -= circuit.cells
+        circuit.items.clear()
+        circuit.cells = 0
+        circuit.entry = None
+        if not circuit.known:
+            del self._circuits[circ_id]
 
     def clear(self) -> None:
         """Forget everything."""
-        self._budget.used -= sum(self._counts.values())
-        self._queues.clear()
-        self._counts.clear()
+        self._shared.used -= sum(circuit.cells for circuit in self._circuits.values())
+        self._circuits.clear()
+        self._heap.clear()

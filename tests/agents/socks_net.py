@@ -9,7 +9,6 @@ import random
 import shutil
 import socket
 from functools import cache
-from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
@@ -31,6 +30,18 @@ def identities():
     return [RouterIdentity.generate() for _ in range(3)]
 
 
+class Plain:
+    """A circuit that nobody is paid for."""
+
+    def __init__(self, circuit):
+        self.circuit = circuit
+        self.left = False
+
+    @property
+    def usable(self):
+        return not self.circuit.closed and not self.left
+
+
 class Net:
     """Works as an asynchronous context manager."""
 
@@ -41,6 +52,7 @@ class Net:
         self.tasks = Tasks("test")
         self.socks = SocksProxy(self.build, self.tasks)
         self.built = []
+        self.opened = []
         self.failures = []
         self.seen = []
 
@@ -49,7 +61,8 @@ class Net:
             raise self.failures.pop(0)
         circuit = await self.proxy.build_circuit(self.path)
         self.built.append(circuit)
-        return SimpleNamespace(circuit=circuit)
+        self.opened.append(Plain(circuit))
+        return self.opened[-1]
 
     async def __aenter__(self):
         self.path = []

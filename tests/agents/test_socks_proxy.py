@@ -83,6 +83,16 @@ def test_a_circuit_that_dies_before_the_stream_stands_is_built_over():
     run(body)
 
 
+def test_a_circuit_that_is_being_left_gets_no_new_connections():
+    async def body(net):
+        assert await net.ask(b"localhost", net.port) == 0
+        net.opened[0].left = True
+        assert await net.ask(b"localhost", net.port) == 0
+        assert len(net.built) == 2
+
+    run(body)
+
+
 def test_a_dirty_circuit_gets_no_new_connections_and_closes_after_its_last(monkeypatch):
     monkeypatch.setattr(socks_proxy, "DIRTY_SECONDS", 0.0)
     monkeypatch.setattr(socks_proxy, "LOOK_SECONDS", 0.01)

@@ -71,6 +71,14 @@ class Rig:
         (circuit,) = self.routers[hop].core.circuits
         return circuit
 
+    def circuit_at(self, hop, core):
+        """One client's circuit at a router."""
+        number = core._circ_id
+        for router in self.routers[:hop + 1]:
+            (found,) = [one for one in router.core.circuits if one._previous_id == number]
+            number = found._next_id
+        return found
+
     def circuits(self):
         return [len(router.core.circuits) for router in self.routers]
 

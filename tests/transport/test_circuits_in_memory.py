@@ -108,6 +108,27 @@ def test_counts_of_cells_agree(rig, sink):
     assert rig.hooks[2].cells == total - 5 - 4
 
 
+def test_payments_by_link_cells_keep_their_order_across_circuits(rig, sink):
+    """All circuits over a guard are paid from one direct channel, whose payments count up."""
+    cores = [rig.circuit(), rig.circuit()]
+    end = sink()
+    cores[0].open_stream("127.0.0.1", 80, end)
+    for k in range(40):
+        # One of them has much to say, and says it before its payments.
+        cores[0].send_payment(2, 9, bytes(4000))
+        cores[k % 2].send_payment(0, 7, bytes([k]) * (1 + 300 * (k % 3)), link=True)
+    rig.run()
+    links = [payload[0] for pcmd, payload, link in rig.hooks[0].payments if link]
+    assert links == list(range(40))
+
+
+def test_link_payments_that_are_not_read_are_bounded(rig):
+    core = rig.circuit()
+    with pytest.raises(ProtocolViolation, match="too many payments"):
+        for _ in range(10_000):
+            core.send_payment(0, 7, b"", link=True)
+
+
 def test_sendmes_are_exactly_those_that_are_due(rig, sink):
     """Every 100 DATA cells one for the circuit, every 50 one for the stream, across streams."""
     rig.routers[2].services[80] = lambda data: bytes(MAX_DATA * 125)
@@ -161,7 +182,7 @@ def test_edge_goes_on_when_the_link_has_room_again(rig, sink):
     core = rig.circuit()
     end = sink()
     core.open_stream("127.0.0.1", 80, end).pause()
-    core.edge.deliver.size = -1
+    core.edge.deliver.increment = 1 << 20
     rig.run()
     last = next(k for k in rig.network.links if k.responder is rig.at(2)._previous)
     last.held = True
@@ -339,8 +360,8 @@ def test_circuit_window_counts_cells_of_ended_streams_too(rig, sink):
     edge = rig.at(2).edge
     for stream in edge._streams.values():
         stream.pause()
-    edge.deliver.available = 300  # as if 700 cells were unacknowledged
-    edge.deliver.size = -1  # and none are going to be
+    edge.deliver.unacknowledged = 700
+    edge.deliver.increment = 1 << 20  # and none are going to be acknowledged
     say(core, 2, RelayCommand.DATA, 1, b"x", repeat=299)
     rig.run()
     assert not core.closed
@@ -514,7 +535,7 @@ def test_exit_that_quotes_a_wrong_digest_loses_the_circuit(rig, sink):
     rig.routers[2].services[80] = lambda data: b""
     stream = core.open_stream("127.0.0.1", 80, sink())
     rig.run()
-    rig.at(2).edge.deliver.size = -1  # the honest SENDMEs stay away
+    rig.at(2).edge.deliver.increment = 1 << 20  # the honest SENDMEs stay away
     stream.send(bytes(MAX_DATA * 100))
     rig.run()
     from_hop(rig, 2, RelayCommand.SENDME, 0, b"\1\0\x14" + bytes(20))

@@ -12,6 +12,7 @@ import socket
 import pytest
 from aiohttp import web
 
+from offchain.transport.bandwidth_driver import BandwidthLimit
 from offchain.transport.errors import (
     CircuitClosed,
     DestroyReason,
@@ -34,11 +35,12 @@ BLOB = random.Random(7).randbytes(MIB) * 8
 class Net:
     """Three routers, a client and an HTTP server in this process."""
 
-    def __init__(self, identities, recorder, policy, directory):
+    def __init__(self, identities, recorder, policy, directory=None, limited=None, rate=0):
         self.identities = identities
         self.hooks = [recorder() for _ in identities]
-        self.routers = [OnionRouter(i, exit_policy=policy, hooks=h, directory=directory)
-                        for i, h in zip(identities, self.hooks, strict=True)]
+        self.routers = [OnionRouter(i, exit_policy=policy, hooks=h, directory=directory, limit=(
+                            BandwidthLimit(rate, rate / 4) if number == limited else None))
+                        for number, (i, h) in enumerate(zip(identities, self.hooks, strict=True))]
         self.proxy = OnionProxy()
         self.path = []
 
@@ -55,7 +57,11 @@ class Net:
         async def digest(request):
             return web.Response(text=hashlib.sha256(await request.read()).hexdigest())
 
+        async def part(request):
+            return web.Response(body=BLOB[:MIB])
+
         app.router.add_get("/blob", blob)
+        app.router.add_get("/part", part)
         app.router.add_post("/digest", digest)
         self.runner = web.AppRunner(app)
         await self.runner.setup()
@@ -73,8 +79,8 @@ class Net:
 
 @pytest.fixture
 def net(identities, recorder):
-    def make(policy=None, directory=None):
-        return Net(identities, recorder, policy or ExitPolicy.loopback_only(), directory)
+    def make(policy=None, **options):
+        return Net(identities, recorder, policy or ExitPolicy.loopback_only(), **options)
 
     def run(body, **options):
         async def main():
@@ -142,6 +148,36 @@ def test_fetch_with_payments_to_every_hop_meanwhile(net):
         assert [len(h.closed) for h in n.hooks] == [1, 1, 1]
 
     net(body)
+
+
+@pytest.mark.parametrize("limited", [0, 1, 2])
+def test_a_limited_router_is_not_faster_than_its_limit(net, limited):
+    """And loses nothing: two circuits on links of their own, both directions."""
+    rate, size = 3 * MIB, MIB
+
+    async def body(n):
+        loop = asyncio.get_running_loop()
+        other = OnionProxy()
+        circuits = [await n.proxy.build_circuit(n.path), await other.build_circuit(n.path)]
+        started = loop.time()
+
+        async def upload(circuit):
+            stream = await circuit.open_stream("127.0.0.1", n.port)
+            head = f"POST /digest HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n"
+            await stream.write(head.encode() + b"Connection: close\r\n\r\n" + BLOB[:size])
+            answer = b""
+            while part := await stream.read():
+                answer += part
+            assert answer.endswith(hashlib.sha256(BLOB[:size]).hexdigest().encode())
+
+        await asyncio.gather(*(upload(circuit) for circuit in circuits))
+        passed = 2 * size
+        assert loop.time() - started >= (passed - rate / 4) / rate
+        assert all([len(await fetch(circuit, n.port, "/part")) == MIB for circuit in circuits])
+        assert loop.time() - started >= (2 * passed - rate / 4 - rate / 4) / rate
+        await other.close()
+
+    net(body, limited=limited, rate=rate)
 
 
 def test_upload_and_several_streams_at_once(net):

@@ -18,7 +18,7 @@ from offchain.transport.payment_cell import (
     Assembler,
     fragment,
 )
-from offchain.transport.scheduler import MAX_QUEUED, QueueBudget, RoundRobin
+from offchain.transport.scheduler import MAX_QUEUED, LinkQueues, Scheduling
 from offchain.transport.stream_cell import (
     Begin,
     decode_begin,
@@ -58,7 +58,7 @@ def test_package_window_refuses_credit_for_nothing():
         window.take()
     window.credit()
     assert window.available == 500
-    window.available = 0
+    window.in_flight = 500
     with pytest.raises(ValueError):
         window.take()
 
@@ -147,7 +147,7 @@ def test_short_fragments_are_refused():
 
 
 def test_circuits_take_turns_and_keep_their_order():
-    queues = RoundRobin()
+    queues = LinkQueues()
     for number in range(3):
         queues.push(1, b"a%d" % number, 1)
     queues.push(2, b"b0", 1)
@@ -157,8 +157,8 @@ def test_circuits_take_turns_and_keep_their_order():
 
 
 def test_queues_are_bounded_by_circuit_and_in_total():
-    budget = QueueBudget(limit=MAX_QUEUED + 10)
-    one, two = RoundRobin(budget), RoundRobin(budget)
+    budget = Scheduling(limit=MAX_QUEUED + 10)
+    one, two = LinkQueues(budget), LinkQueues(budget)
     assert one.room_for(1, MAX_QUEUED) and not one.room_for(1, MAX_QUEUED + 1)
     one.push(1, b"x", MAX_QUEUED)
     assert not one.room_for(1, 1)
