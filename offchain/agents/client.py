@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from monetor_chain.statements import Role
 
 from ..crypto.ecdsa import address_of
-from ..policy.tit_for_tat import Patience, Stance
+from ..policy.tit_for_tat import Patience
 from ..protocol import guard, wallet as wallets
 from ..protocol.client import Client
 from ..protocol.errors import ProtocolError
