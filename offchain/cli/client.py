@@ -56,7 +56,7 @@ def run(
     socks: Annotated[
         str | None,
         typer.Option(
-            metavar="ADDRESS:PORT",
+            metavar="[ADDRESS:]PORT",
             help="Serve as a SOCKS5 proxy here until told to end, on loopback only; port 0 takes "
             "any free one.",
         ),
