@@ -256,9 +256,10 @@ class RouterCircuit:
         return True
 
     def _resolve(self, stream_id: int, name: str) -> None:
-        if not stream_id or len(self._lookups) >= MAX_LOOKUPS:
-            raise ProtocolViolation("RESOLVE without a stream id, or too many at once",
-                                    DestroyReason.RESOURCELIMIT)
+        if not stream_id:
+            raise ProtocolViolation("RESOLVE without a stream id")
+        if len(self._lookups) >= MAX_LOOKUPS:
+            raise ProtocolViolation("too many RESOLVE at once", DestroyReason.RESOURCELIMIT)
         self._lookups.add(stream_id)
         self._router.resolve(self, stream_id, name)
 
