@@ -112,6 +112,9 @@ REFUSALS: tuple[tuple[str, tuple[Move, ...], set[str]], ...] = (
 NOTICED: tuple[tuple[str, str, tuple[Move, ...]], ...] = (
     ("close order", "C", (
         session(2, 20), move("nano_close_c", at=0, few=99), move("nano_close_r", at=0, few=99))),
+    ("posted lock ignored: Close C", "CE", (
+        session(3, 20), move("post_amid", at=0, what="close C", few=3, which=0),
+        move("move_away", at=0, to=0))),
     ("late relay close", "R", (
         session(2, N), move("be_silent", who="R"), move("wait_until", at=0, offset=1),
         move("nano_close_c", at=0, few=99), move("be_silent", who="R"),
@@ -119,8 +122,5 @@ NOTICED: tuple[tuple[str, str, tuple[Move, ...]], ...] = (
     ("posted lock ignored: Setup", "CR", (
         move("post_amid", at=0, what="setup", few=2, which=0), move("nano_offer", at=0, few=99),
         move("nano_pay", at=0, times=N), move("nano_close_r", at=0, few=99))),
-    ("posted lock ignored: Close C", "CE", (
-        session(3, 20), move("post_amid", at=0, what="close C", few=3, which=0),
-        move("move_away", at=0, to=0))),
 )
 """Weakenings of `weak_sessions`, coalition, and moves by which I loses without the rule."""

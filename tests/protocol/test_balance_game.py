@@ -49,7 +49,7 @@ SHORT = ("", "R", "I", "CE", "RI", "CRE", "CIE", "CRI")
 def test_nobody_honest_loses_in_a_few_plays(board: Board) -> None:
     tally = Tally()
     for number, bad in enumerate(SHORT):
-        play(board, bad, number, 2, 25, tally)
+        play(board, bad, number, 2, 22, tally)
     assert set(tally.coalitions) == {one or "nobody" for one in SHORT}
     assert tally.steps > 50 and len(tally.moves) > 15
 
@@ -97,8 +97,9 @@ def test_a_forbidden_move_reaches_the_rule_that_forbids_it(
     assert heard == reasons
 
 
-@pytest.mark.parametrize(("name", "bad", "moves"), NOTICED, ids=lambda one: one if isinstance(
-    one, str) and len(one) > 4 else "")
+@pytest.mark.parametrize(("name", "bad", "moves"), [
+    pytest.param(*one, id=one[0], marks=[pytest.mark.long] if number > 1 else [])
+    for number, one in enumerate(NOTICED)])
 def test_the_game_notices_a_rule_that_is_left_out(
         board: Board, monkeypatch: pytest.MonkeyPatch, name: str, bad: str,
         moves: tuple[Move, ...]) -> None:
