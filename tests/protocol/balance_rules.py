@@ -613,19 +613,16 @@ class Game(Balance):
     def join_as_client(self, at: int, which: int) -> None:
         """Nano-Establish with a client's wallet: the role is in the token."""
         world = self.world
-        key = self.pick([one for one in self.at_i(Phase.SETUP)
-                         if tip(world.i.records).timestamp < self.i_terms(one).t_exp - MU], at)
+        self.need(world.c.alive, world.i.alive)
+        key = world.setup(self.unspent(at))
+        one = self.i_session(key)
+        self.need(one is not None and one.phase is Phase.SETUP)
         cid = self.unspent(which)
         offer = m.NanoOffer(self.floors.chains[key][0], world.key_hash)
         older = dict.fromkeys(range(offer.terms.epoch, DEMO.epoch_at(world.now)), DEMO)
         message = self.forged("C", lambda records, moment: forgeries.join_with(
             world.c.machine.user, records, replace(moment, older=older), cid, offer))
         self.refuses("join_as_client", message, Code.PROOF)
-
-    def i_terms(self, key: bytes) -> m.Terms:
-        found = self.i_session(key)
-        assert found is not None
-        return found.terms
 
     # --- A corrupt payer and payee
 

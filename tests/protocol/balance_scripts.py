@@ -75,7 +75,7 @@ REFUSALS: tuple[tuple[str, tuple[Move, ...], set[str]], ...] = (
     ("R", (move("nano_setup", at=0, few=99), move("nano_offer", at=0, few=3),
            move("relay_close_at", at=0, k=0)),
      {"relay_close_at: STATE"}),
-    ("CR", (session(2, 3), session(2, 3), move("post_nano_refund", at=3, k=0),
+    ("CR", (session(2, 3), move("post_nano_refund", at=1, k=0),
             move("relay_close_at", at=0, k=0)),
      {"relay_close_at: LOCK"}),
     ("CR", (session(2, 3), move("be_silent", who="R"), move("wait_until", at=0, offset=-MU),
