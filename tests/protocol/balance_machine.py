@@ -246,8 +246,8 @@ class Balance(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            # A play in which nothing was begun has no end either.
-            if getattr(self, "sound", False) and self.floors.block != self.world.latest():
+            # A play without a move has no end either.
+            if getattr(self, "sound", False) and self.trace:
                 self._finish()
         finally:
             self.world.load(self.opened)

@@ -613,19 +613,16 @@ class Game(Balance):
     def join_as_client(self, at: int, which: int) -> None:
         """Nano-Establish with a client's wallet: the role is in the token."""
         world = self.world
-        key = self.pick([one for one in self.at_i(Phase.SETUP)
-                         if tip(world.i.records).timestamp < self.i_terms(one).t_exp - MU], at)
+        self.need(world.c.alive, world.i.alive)
+        key = world.setup(self.unspent(at))
+        one = self.i_session(key)
+        self.need(one is not None and one.phase is Phase.SETUP)
         cid = self.unspent(which)
         offer = m.NanoOffer(self.floors.chains[key][0], world.key_hash)
         older = dict.fromkeys(range(offer.terms.epoch, DEMO.epoch_at(world.now)), DEMO)
         message = self.forged("C", lambda records, moment: forgeries.join_with(
             world.c.machine.user, records, replace(moment, older=older), cid, offer))
         self.refuses("join_as_client", message, Code.PROOF)
-
-    def i_terms(self, key: bytes) -> m.Terms:
-        found = self.i_session(key)
-        assert found is not None
-        return found.terms
 
     # --- A corrupt payer and payee
 
@@ -865,10 +862,9 @@ class Game(Balance):
                                      balance=0 if what == "kind" else 2**32 - 1)
         self.answers("wrong_token", node, conversation, m.RefundTokenReply(token), "reply")
 
-    @move(bad="I", at=AT)
-    def hide(self, at: int) -> None:
+    @move(bad="I")
+    def hide(self) -> None:
         """I does not hear of the ledger, or hears of it again."""
-        del at
         i = self.world.i
         i.follows = not i.follows
         if i.follows and i.alive:
@@ -902,18 +898,15 @@ class Game(Balance):
             call = calls.Close(cid >> 8, 1 << (cid & 255), 0,
                                sign(digest, world.me.signing_key))
         elif how == "nano_refund":
-            call = self.pick([one for _, one in self.own_sessions(node)], at)
+            call = self.pick(self.own_sessions(node), at)
             self.need(world.status(call.cid) == OPEN)
         self.reverts(f"own_claim {how}", world.i, call, "authorisation: signature",
                      "authorisation: expired")
 
-    def own_sessions(self, node: Node) -> list[tuple[bytes, Any]]:
+    def own_sessions(self, node: Node) -> list[Any]:
         """What a session's end user could claim; I does not know ρ, but grant it that."""
-        found = []
-        for wallet in wallets.all_wallets(node.records):
-            if isinstance(wallet, InSession):
-                found.append((wallet.session, wallets.claim(node.records, wallet)))
-        return found
+        return [wallets.claim(node.records, wallet) for wallet in wallets.all_wallets(node.records)
+                if isinstance(wallet, InSession)]
 
     @move(bad="I", at=AT)
     def keep_back(self, at: int) -> None:

@@ -31,10 +31,18 @@ def weak(tmp_path_factory: pytest.TempPathFactory) -> Board:
     return open_weak_board(tmp_path_factory.mktemp("weak"))
 
 
+QUICK = {
+    "role by sign", "second close with a new commitment", "posted lock ignored: Pay 1",
+    "posted lock ignored: Pay 4", "T_exp by wall clock", "nrt_R without the state establishing",
+    "Close-C from setting_up", "range on B instead of B − n·price", "Ỹ0 in a request",
+    "unconditional crt", "negative ε", 'no "crt verified"',
+}
+"""Those that are played in the normal suite; all are in the long one."""
+
+
 def named(one: Weakening) -> Any:
-    """The ledger's, which has to be compiled for them, and those that others cover take longer."""
-    marks = [pytest.mark.long] if one.ledger or not one.loser else []
-    return pytest.param(one, id=one.name, marks=marks)
+    """A test of its own, by its name."""
+    return pytest.param(one, id=one.name, marks=[] if one.name in QUICK else [pytest.mark.long])
 
 
 @pytest.mark.parametrize("one", [named(one) for one in ALL])
@@ -92,3 +100,4 @@ COVERED = {
 def test_every_rule_has_its_weakening() -> None:
     assert sorted(one.name for one in ALL) == sorted(RULES)
     assert {one.name for one in ALL if not one.loser} == set(COVERED)
+    assert set(RULES) > QUICK
