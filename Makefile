@@ -12,7 +12,7 @@ STAMP := $(VENV)/.monetor-installed
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-contracts test-pure test-anvil test-long lint bench constraints
+.PHONY: help setup demo test test-contracts test-pure test-anvil test-interop test-long lint bench constraints
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make test-contracts  the contracts and their Python face alone'
 	@echo "make test-pure       a sample of the contracts' tests on py-evm's own precompiles"
 	@echo "make test-anvil      the contracts' tests on anvil, and a download over it"
+	@echo 'make test-interop    all tests against an unmodified tor, which must be on the PATH'
 	@echo 'make test-long       the long tests alone'
 	@echo 'make lint            ruff and mypy'
 	@echo 'make bench           how long the cryptography and the protocols take'
@@ -47,6 +48,9 @@ test-pure: setup
 test-anvil: setup
 	$(PYTEST) -m 'not long' --chain anvil tests/contracts $(ARGS)
 	$(PYTEST) -k anvil --timeout 3600 tests/monetor_chain tests/end_to_end $(ARGS)
+
+test-interop: setup
+	$(PYTEST) --timeout 1200 tests/interop $(ARGS)
 
 test-long: setup
 	$(PYTEST) -m long --timeout 3600 $(ARGS)

@@ -9,18 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, ServerDisconnectedError
+from aiohttp import (
+    BaseConnector,
+    ClientError,
+    ClientSession,
+    ClientTimeout,
+    ServerDisconnectedError,
+)
+from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 
 from .accounts import checksum
 from .errors import ChainError, ChainUnavailable, NotADevelopmentChain, RpcError, WrongChain
 
 EMBEDDED_CLIENT = "moneTor-embedded"
 SEND_RAW = "eth_sendRawTransaction"
+LEDGER_PROXY = "MONETOR_LEDGER_PROXY"
+"""Environment variable with the SOCKS proxy that requests to the chain go through, if any. Whoever
+serves the chain sees by which accounts it is asked for what; through an onion proxy it does not
+see from where."""
+_PROXY_SCHEMES = ("socks5://", "socks5h://")
 _METHOD_NOT_FOUND = -32601
 _POLL_SECONDS = 0.2
 
@@ -55,9 +68,12 @@ class Chain:
     ) -> Self:
         """Open a connection; `timeout` in real seconds holds for each request.
 
-        Raises `ChainUnavailable`, or `WrongChain` if the chain id is not the expected one.
+        It goes through the proxy that the environment's `LEDGER_PROXY` names. Raises
+        `ChainUnavailable`, `WrongChain` if the chain id is not the expected one, or `ChainError`
+        for a proxy that cannot be used.
         """
-        session = ClientSession(timeout=ClientTimeout(total=timeout), raise_for_status=True)
+        session = ClientSession(connector=_connector(), timeout=ClientTimeout(total=timeout),
+                                raise_for_status=True)
         chain = cls(url, session, 0, "")
         try:
             chain.chain_id = int(await chain.rpc("eth_chainId"), 16)
@@ -100,6 +116,9 @@ class Chain:
                 if method == SEND_RAW:
                     raise
                 response = await self._request(method, params)
+        except (ProxyConnectionError, ProxyTimeoutError, ProxyError) as error:
+            raise ChainUnavailable(f"no answer from the chain at {self.url}: the proxy that "
+                                   f"{LEDGER_PROXY} names fails: {error}") from error
         except (ClientError, TimeoutError, OSError, ValueError) as error:
             said = str(error) or type(error).__name__
             raise ChainUnavailable(f"no answer from the chain at {self.url}: {said}") from error
@@ -239,6 +258,21 @@ class Chain:
                     f"the chain at {self.url} does not offer {method}"
                 ) from error
             raise
+
+
+def _connector() -> BaseConnector | None:
+    proxy = os.environ.get(LEDGER_PROXY)
+    if not proxy:
+        return None
+    scheme = next((one for one in _PROXY_SCHEMES if proxy.startswith(one)), None)
+    try:
+        if scheme is None:
+            raise ValueError("it has to start with socks5h://")
+        # The proxy resolves names: asking for them here would tell what it is to hide.
+        return ProxyConnector.from_url("socks5://" + proxy.removeprefix(scheme), rdns=True)
+    except ValueError as error:
+        raise ChainError(f"{LEDGER_PROXY} is {proxy!r}, which is no proxy: {error}; for example "
+                         "socks5h://127.0.0.1:9050") from error
 
 
 def _block(found: dict[str, str]) -> Block:

@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from monetor_chain.statements import Role
 
@@ -16,12 +16,14 @@ from ..policy.tit_for_tat import Patience, Stance
 from ..protocol import guard, wallet as wallets
 from ..protocol.client import Client
 from ..protocol.errors import ProtocolError
+from ..protocol.history import withdrawn
 from ..protocol.messages import GuardPayout, PayInvoice, unpack
 from ..protocol.moment import Moment
+from ..protocol.nano_setup import NanoSetupDraft
 from ..protocol.outbox import Outbox, Tell
 from ..protocol.records import Records, Table
 from ..protocol.sessions import ClientPhase, ClientSession
-from ..protocol.wallet import Closing, EndUser, Idle, InSession, Renewing
+from ..protocol.wallet import EndUser, Idle
 from ..store import Transaction
 from ..transport.errors import TransportError
 from ..transport.identity import RouterInfo
@@ -29,8 +31,10 @@ from .directory import Consensus, DirectoryError, Router
 from .download import Download, Progress, Target, fetch
 from .end_user import EndUserAgent, random_amount
 from .paid_circuit import PAYING, PaidCircuit
+from .paid_circuits import PaidCircuits
 from .place import AgentPlace
 from .service_watch import SAMPLE_SECONDS, watch
+from .session_pool import SessionPool
 
 Deliver = Callable[[bytes, int, bytes], None]
 """Takes (session, PCMD, payload) to the other side of a hidden payment."""
@@ -42,7 +46,8 @@ BUILD_PAUSE = 1.0
 IDLE_PAUSE = 0.5
 """Seconds between two looks at whether a circuit that was left still has streams."""
 NO_DOUBTS: Mapping[bytes, int] = {}
-_CLOSING = (ClientPhase.QUERYING, ClientPhase.CLOSING, ClientPhase.REVOKED)
+POOL = "pool"
+"""Beginning of the names of tasks that set up sessions and build circuits ahead."""
 
 
 class ClientAgent(EndUserAgent):
@@ -59,8 +64,8 @@ class ClientAgent(EndUserAgent):
 
     def __init__(self, place: AgentPlace, account_key: bytes, *, guard_key: bytes,
                  nickname: str = "client", guard_deposit: int = 50_000,
-                 tit_for_tat: bool = False) -> None:
-        super().__init__(place, account_key, nickname)
+                 intermediaries: Sequence[str] = (), tit_for_tat: bool = False) -> None:
+        super().__init__(place, account_key, nickname, intermediaries)
         self._guard_key = guard_key
         self._guard_deposit = guard_deposit
         self._tit_for_tat = tit_for_tat
@@ -70,13 +75,15 @@ class ClientAgent(EndUserAgent):
         self.patience = Patience()
         self.doubts: Counter[bytes] = Counter()
         """Relays' identities → circuits through them that gained nothing, since one that did."""
-        self._taking = asyncio.Lock()
-        self._taken: set[bytes] = set()
-        self._rest: dict[int, tuple[int, float]] = {}
+        self._guard_locks: dict[bytes, asyncio.Lock] = {}
+        self.pool = SessionPool(self)
+        self.paid = PaidCircuits(self)
+        self._drafts: dict[int, NanoSetupDraft] = {}
         self._peer: Deliver | None = None
+        self._payee_at: EndUser | None = None
 
-    def _machine(self, user: EndUser) -> Client:
-        return Client(user, self._guard_key)
+    def _machine(self, users: Sequence[EndUser]) -> Client:
+        return Client(users[0], self._guard_key, users[1:])
 
     @property
     def machine(self) -> Client:
@@ -92,7 +99,7 @@ class ClientAgent(EndUserAgent):
             await self.engine.start()
             for terms_hash, one in self._sessions():
                 if one.phase in (ClientPhase.OFFERED, ClientPhase.ACTIVE):
-                    self._close_session(terms_hash)
+                    self.close_session(terms_hash)
         except BaseException:
             await self.stop()
             raise
@@ -106,74 +113,36 @@ class ClientAgent(EndUserAgent):
     async def prepare_sessions(self, count: int, timeout: float = 120) -> None:
         """Have `count` sessions set up ahead of circuits; `TimeoutError`, or `ProtocolError` when
         no wallet can pay for one."""
-        try:
-            async with asyncio.timeout(timeout):
-                while len(self._ready()) < count:
-                    self.engine.check()
-                    # One that is refused, as around a change of epoch, is set up again.
-                    for _ in range(count - len(self._ready()) - self._setting_up()):
-                        if not self._set_up_one():
-                            break
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            raise TimeoutError(f"{self.nickname}: {len(self._ready())} of {count} sessions are set "
-                               f"up after {timeout:.0f} s; does the intermediary answer?") from None
+        await self.pool.prepare(count, timeout)
 
-    def _setting_up(self) -> int:
-        return sum(one.phase in (ClientPhase.REQUESTED, ClientPhase.REVEALING)
-                   for _, one in self._sessions())
+    def keep_ready(self, *, deposit: int, clean: int = 0) -> None:
+        """From now on keep sessions set up ahead of demand, and `clean` circuits paid and ready for
+        streams. When channels run out others are opened, with `deposit` base units each.
 
-    def _ready(self) -> list[bytes]:
-        return [one for one in self.machine.ready_sessions(self.records(), self.engine.moment())
-                if one not in self._taken]
-
-    def _set_up_one(self) -> bool:
-        """Start one setup; False if a wallet that could pay for it is not free yet."""
-        parameters = self.engine.moment().parameters
-        cost = parameters.n * parameters.price
-        found = self.wallets()
-        able = [one for one in found if isinstance(one, Idle) and one.balance >= cost]
-        for one in able:
-            if self._has_rested(one):
-                self._start_setup(one.cid)
-                return True
-        sessions = dict(self._sessions())
-        if not able and not any(
-                isinstance(one, Closing | Renewing) or (
-                    isinstance(one, InSession) and one.session in sessions
-                    and sessions[one.session].phase in _CLOSING) for one in found):
-            raise ProtocolError(f"no idle wallet holds the {cost} units that a session can cost")
-        return False
-
-    def _has_rested(self, wallet: Idle) -> bool:
-        """A wallet that comes out of a session pauses for U[0, t_r] before the next one, so that
-        the intermediary cannot tell by the time that the two are one client's."""
-        known = self._rest.get(wallet.cid)
-        if known is None or known[0] != wallet.nonce:
-            used = any(one.session.cid == wallet.cid for _, one in self._sessions())
-            limit = self.clock_seconds(self.engine.moment().parameters.setup_pause) if used else 0
-            known = wallet.nonce, time.monotonic() + secrets.SystemRandom().uniform(0, limit)
-            self._rest[wallet.cid] = known
-        return time.monotonic() >= known[1]
+        What fails in this is tried again, or ends up in `engine.check`.
+        """
+        self.pool.deposit, self.paid.clean = deposit, clean
+        self.engine.tasks.start(f"{POOL}:sessions", self.pool.keep())
+        self.engine.tasks.start(f"{POOL}:circuits", self.paid.keep())
 
     def clock_seconds(self, network_seconds: float) -> float:
         """How many seconds of this machine's clock so many of the network's take."""
         return self.engine.clock.real(network_seconds)
 
-    def _start_setup(self, cid: int) -> None:
-        self.engine.do(lambda records, moment: self.machine.nano_setup(records, moment, cid)[1])
+    def draft_one(self, waiting: Sequence[Idle]) -> None:
+        """Use a wallet's pause to do most of its next setup."""
+        for one in waiting:
+            known = self._drafts.get(one.cid)
+            if known is None or known.nonce != one.nonce:
+                self._drafts[one.cid] = self.machine.draft_setup(
+                    self.records(), self.engine.moment(), one.cid)
+                return
 
-    async def take_session(self) -> bytes:
-        """A session that is set up, for one hop; nobody else gets it until `release`."""
-        async with self._taking:
-            await self.prepare_sessions(1)
-            ready = self._ready()
-            self._taken.add(ready[0])
-            return ready[0]
-
-    def release(self, terms_hash: bytes) -> None:
-        """The session is offered, or can be taken again."""
-        self._taken.discard(terms_hash)
+    def start_setup(self, cid: int) -> None:
+        """Set up a session from an idle channel."""
+        prepared = self._drafts.pop(cid, None)
+        self.engine.do(lambda records, moment: self.machine.nano_setup(
+            records, moment, cid, prepared)[1])
 
     def end_session(self, terms_hash: bytes) -> None:
         """Close a session that was offered: its relay closes it too, or is gone."""
@@ -181,7 +150,7 @@ class ClientAgent(EndUserAgent):
         one = self.records().get(Table.SESSION, terms_hash)
         if isinstance(one, ClientSession) and one.phase in (
                 ClientPhase.OFFERED, ClientPhase.ACTIVE):
-            self._close_session(terms_hash)
+            self.close_session(terms_hash)
 
     # --- Circuits
 
@@ -202,7 +171,8 @@ class ClientAgent(EndUserAgent):
 
     async def _build_paid(self) -> PaidCircuit:
         consensus = await self.wait_for_relays(_covers_a_circuit, "guard, middle and exit")
-        circuit = await self.proxy.build_circuit(choose_path(consensus, self.doubts))
+        circuit = await self.proxy.build_circuit(choose_path(
+            consensus, [one.key_hash for one in self.users], self.doubts))
         paid = PaidCircuit(self, circuit)
         self.circuits.append(paid)
         if not self.patience.pays(time.monotonic()):
@@ -248,9 +218,10 @@ class ClientAgent(EndUserAgent):
     async def download(self, url: str, progress: Progress = lambda size, total: None) -> Download:
         """Fetch a URL over a paid circuit; `DownloadError` if it does not arrive whole."""
         target = Target.of(url)
-        paid = next((one for one in self.circuits if one.stance is not Stance.LEAVE), None)
+        paid = next((one for one in self.circuits if one.stance is not Stance.LEAVE
+                     and not self.paid.is_clean(one)), None)
         if paid is None:
-            paid = await self.build_circuit()
+            paid = await self.paid.open()
         return await fetch(paid.circuit, target, progress)
 
     def pay_once(self, hop: str, session: bytes) -> None:
@@ -286,7 +257,8 @@ class ClientAgent(EndUserAgent):
             self._peer(item.session, item.pcmd, item.payload)
 
     async def leave_circuits(self) -> None:
-        """Pay nobody any more, and close every circuit."""
+        """Set up nothing more, pay nobody any more, and close every circuit."""
+        await self.engine.tasks.stop(POOL)
         await self.engine.tasks.stop(PAYING)
         for paid in list(self.circuits):
             await paid.circuit.close()
@@ -304,7 +276,7 @@ class ClientAgent(EndUserAgent):
                 while unfinished_sessions(self.records()):
                     self.engine.check()
                     for terms_hash in self.machine.open_sessions(self.records()):
-                        self._close_session(terms_hash)
+                        self.close_session(terms_hash)
                     await asyncio.sleep(0.02)
         except TimeoutError:
             open_ = [one for _, one in self._sessions() if one.phase not in (
@@ -316,10 +288,20 @@ class ClientAgent(EndUserAgent):
                 f"they can be closed when they have expired, in {max(0, wait)} s of the network's "
                 "clock at the latest, with nothing lost") from None
 
-    def _close_session(self, terms_hash: bytes) -> None:
+    def close_session(self, terms_hash: bytes) -> None:
+        """Start closing a session."""
         self.engine.do(lambda records, moment: self.machine.nano_close(records, terms_hash))
 
     # --- Guard channel
+
+    def guard_lock(self, info: RouterInfo) -> asyncio.Lock:
+        """Held by the circuit that opens the direct channel to this guard, or changes its chain."""
+        return self._guard_locks.setdefault(info.ed25519_identity, asyncio.Lock())
+
+    def is_paying(self, channel: bytes) -> bool:
+        """Whether an open circuit's guard is paid from this direct channel."""
+        return any(one.hops[0].session == channel and not one.circuit.closed
+                   for one in self.circuits)
 
     async def guard_channel(self, info: RouterInfo, timeout: float = 60) -> bytes | None:
         """The direct channel to this guard that can still pay; None if there is none.
@@ -426,6 +408,7 @@ class ClientAgent(EndUserAgent):
         if amount and await self.access.chain.wei(self.guard_account):
             receipt = await ledger.withdraw(self.access.sender(self._guard_key))
             self.engine.measured.gas += receipt.gas_used
+            self.remember(withdrawn(self.guard_account, amount))
             total += amount
         return total
 
@@ -438,9 +421,11 @@ class ClientAgent(EndUserAgent):
         The two agents exchange bytes only. Returns the amount in base units.
         """
         self._peer, payee._peer = payee.take_payment_message, self.take_payment_message
-        t_p = await self._payment_deadline(timeout)
+        user = self.machine.user_of(self.records(), cid >> 8)
+        payee._payee_at = payee.machine.user_at(user.key_hash)
+        t_p = await self._payment_deadline(user, timeout)
         idle = wallets.idle(self.records(), cid)
-        room = payee.room()
+        room = payee.room(payee._payee_at)
         fee = self.engine.moment().parameters.pay_fee
         amount = random_amount(max(0, min(idle.balance - fee, room)))
         self.engine.do(lambda records, moment: self.machine.pay(
@@ -455,17 +440,17 @@ class ClientAgent(EndUserAgent):
             timeout, "receipt of the hidden payment")
         return amount
 
-    async def _payment_deadline(self, timeout: float) -> int:
+    async def _payment_deadline(self, user: EndUser, timeout: float) -> int:
         latest = self.engine.measured.latest
         latest.pop("pay-terms", None)
-        self.engine.do(lambda records, moment: self.machine.pay_query())
+        self.engine.do(lambda records, moment: self.machine.pay_query(user))
         await self.engine.until(lambda records: "pay-terms" in latest, timeout, "payment deadline")
         return int(latest["pay-terms"].detail)
 
-    def room(self) -> int:
-        """The most that one of this client's wallets can still receive."""
+    def room(self, user: EndUser) -> int:
+        """The most that one of this client's wallets at an intermediary can still receive."""
         return max((group.deposit + group.fund - one.balance
-                    for group in self.groups() for one in self.wallets()
+                    for group in self.groups() for one in self.wallets_at(user)
                     if isinstance(one, Idle) and one.cid >> 8 == group.group), default=0)
 
     def take_payment_message(self, session: bytes, pcmd: int, payload: bytes) -> None:
@@ -482,7 +467,8 @@ class ClientAgent(EndUserAgent):
             self._log.warning("a hidden payment's message is refused", reason=str(error))
 
     def _roomiest(self) -> int:
-        idle = [one for one in self.wallets() if isinstance(one, Idle)]
+        idle = [one for one in self.wallets_at(self._payee_at or self.machine.user)
+                if isinstance(one, Idle)]
         if not idle:
             raise ProtocolError("no idle wallet can receive the payment")
         return min(idle, key=lambda one: one.balance).cid
@@ -509,18 +495,27 @@ def _covers_a_circuit(consensus: Consensus) -> bool:
         one.exit for one in relays)
 
 
-def choose_path(consensus: Consensus, doubts: Mapping[bytes, int] = NO_DOUBTS
-                ) -> list[RouterInfo]:
-    """Guard, middle and exit: three different relays, each fit for its place, and of those the
-    ones of which there are least doubts."""
+def choose_path(consensus: Consensus, intermediaries: Collection[bytes],
+                doubts: Mapping[bytes, int] = NO_DOUBTS) -> list[RouterInfo]:
+    """Guard, middle and exit: three different relays, each fit for its place, the last two paid
+    through one of the `intermediaries`, and of those the ones of which there are least doubts.
+    `DirectoryError` if there are none such."""
     relays = consensus.relays()
-    exit_ = _one_of([one for one in relays if one.exit], doubts)
+    payable = [one for one in relays if set(one.accepts) & set(intermediaries)]
+    exits = [one for one in payable if one.exit]
+    if not exits:
+        raise DirectoryError("no exit accepts an intermediary that this client has channels at; "
+                             "name one with --intermediary")
+    exit_ = _one_of(exits, doubts)
     guards = [one for one in relays if one.guard and one is not exit_]
     if not guards:
         raise DirectoryError("the only guard is the only exit")
     guard_ = _one_of(guards, doubts)
     # An exit is left to be an exit while there is any other middle.
-    rest = [one for one in relays if one is not guard_ and one is not exit_]
+    rest = [one for one in payable if one is not guard_ and one is not exit_]
+    if not rest:
+        raise DirectoryError("no relay that could be in the middle accepts an intermediary that "
+                             "this client has channels at; name one with --intermediary")
     middle = _one_of([one for one in rest if not one.exit and not one.guard] or rest, doubts)
     return [guard_.info, middle.info, exit_.info]
 

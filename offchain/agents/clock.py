@@ -26,7 +26,11 @@ class NetworkClock:
 
     def now(self) -> int:
         """Unix seconds of the network's clock."""
-        return int(self._base + (time.monotonic() - self._read_at) * self._speed)
+        return int(self.exact())
+
+    def exact(self) -> float:
+        """`now` with its fraction of a second."""
+        return self._base + (time.monotonic() - self._read_at) * self._speed
 
     def real(self, network_seconds: float) -> float:
         """How long `network_seconds` take on this machine's clock."""

@@ -30,6 +30,8 @@ from .place import AgentPlace, ChainAccess
 MAX_DOCUMENT = 256 * 1024
 """Largest document in bytes that an authority takes or a client reads for one router."""
 MAX_ROUTERS = 10_000
+MAX_ACCEPTED = 16
+"""Intermediaries that one relay may name."""
 MAX_CONSENSUS = 64 * 1024 * 1024
 """Largest consensus in bytes that is read."""
 PUBLISH_SECONDS = 10.0
@@ -52,9 +54,14 @@ class Router:
     intermediary: bool
     account: bytes
     """A relay's or intermediary's ledger account, 20 bytes."""
-    key_hash: bytes
-    """The intermediary's registered key; for a relay, that of the intermediary it is paid by."""
+    key_hash: bytes = bytes(32)
+    """An intermediary's registered key."""
     issuer: IssuerPublicKey | None = None
+    accepts: tuple[bytes, ...] = ()
+    """A relay's intermediaries, by the hashes of their keys."""
+    opens: bool = True
+    """Whether an intermediary opens new channels; one whose key retires serves the old ones only.
+    """
 
     def to_dict(self) -> dict[str, Any]:
         """A form that JSON can hold."""
@@ -63,6 +70,8 @@ class Router:
             "intermediary": self.intermediary, "account": self.account.hex(),
             "key_hash": self.key_hash.hex(),
             "issuer": self.issuer.encode().hex() if self.issuer else "",
+            "accepts": [one.hex() for one in self.accepts],
+            "opens": self.opens,
         }
 
     @classmethod
@@ -74,11 +83,16 @@ class Router:
                 RouterInfo.from_dict(data["router"]), bool(data["guard"]), bool(data["exit"]),
                 bool(data["intermediary"]), bytes.fromhex(data["account"]),
                 bytes.fromhex(data["key_hash"]),
-                IssuerPublicKey.decode(bytes.fromhex(issuer)) if issuer else None)
+                IssuerPublicKey.decode(bytes.fromhex(issuer)) if issuer else None,
+                tuple(bytes.fromhex(one) for one in data["accepts"]), bool(data["opens"]))
         except (KeyError, TypeError, ValueError, CryptoError, TransportError) as error:
             raise DirectoryError(f"a router's entry is malformed: {error}") from error
-        if len(found.account) != 20 or len(found.key_hash) != 32:
+        if len(found.account) != 20 or {len(one) for one in (found.key_hash, *found.accepts)} != {
+                32}:
             raise DirectoryError("a router's entry has an account or key hash of the wrong length")
+        if len(found.accepts) > MAX_ACCEPTED:
+            raise DirectoryError(f"a relay accepts at most {MAX_ACCEPTED} intermediaries, not "
+                                 f"{len(found.accepts)}")
         return found
 
 
@@ -97,6 +111,11 @@ class Consensus:
     def intermediaries(self) -> tuple[Router, ...]:
         """Routers that end circuits for payments."""
         return tuple(one for one in self.routers if one.intermediary)
+
+    def accepted_by(self, info: RouterInfo) -> tuple[bytes, ...]:
+        """The intermediaries, by the hashes of their keys, that a relay is paid through."""
+        return next((one.accepts for one in self.routers
+                     if one.info.ed25519_identity == info.ed25519_identity), ())
 
 
 class Authority:

@@ -7,9 +7,10 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import structlog
 
@@ -19,11 +20,14 @@ from monetor_chain.chain import Block as ChainBlock, Chain
 from monetor_chain.errors import ChainError, Reorganised, TransactionReverted
 from monetor_chain.parameters import NetworkParameters
 
+from ..protocol.claims import Unverified
 from ..protocol.errors import ProtocolError
+from ..protocol.history import Change, Entry
 from ..protocol.ledger import Block, LedgerCall, LedgerEvent
 from ..protocol.moment import Moment, tip
 from ..protocol.outbox import Note, Outbox, Request, Submit, Tell
-from ..store import Store, Transaction
+from ..protocol.records import Records
+from ..store import Store, StoreError, Transaction
 from ..transport.errors import TransportError
 from .clock import NetworkClock
 from .intermediary_port import IntermediaryPort
@@ -32,6 +36,9 @@ from .tasks import Tasks
 from .watch_folder import Hander, HandOverFailed, Parcel
 
 T = TypeVar("T")
+
+Member: TypeAlias = tuple[Callable[[Transaction, Moment, Outbox], Any], asyncio.Future[Any]]
+"""A step of a group, and what becomes of it."""
 
 TICK_SECONDS = 0.2
 """How often deadlines are looked at, in seconds of this machine's clock."""
@@ -48,6 +55,10 @@ in between, an eighth of the safety margin is the longest."""
 
 REMEMBERED = 4096
 """How many timings of a protocol, and how many notes, an agent keeps in memory."""
+
+
+Chronicle = Callable[[Records, Sequence[Change]], Sequence[Entry]]
+"""Makes entries of the party's history out of the changes of one step; see `protocol.history`."""
 
 
 class Machine(Protocol):
@@ -102,11 +113,13 @@ class Engine:
                  intermediary: IntermediaryPort | None = None,
                  look_again: Callable[[], Awaitable[None]] | None = None,
                  hander: Hander | None = None, first: Callable[[], None] | None = None,
-                 wanted: Callable[[Any, Moment, LedgerCall], bool] | None = None) -> None:
+                 wanted: Callable[[Any, Moment, LedgerCall], bool] | None = None,
+                 chronicle: Chronicle | None = None) -> None:
         """`tell` delivers to peers; `look_again` is called when the intermediary was not reached,
         which may be because it listens elsewhere now. `hander` tells a watcher of every step before
         anything of it leaves. `first` runs at start, before anything is delivered; what is not
-        `wanted` any more is not submitted."""
+        `wanted` any more is not submitted. `chronicle` makes of a step's changes what the party
+        will want to know later."""
         self.name = name
         self.store = store
         self.machine = machine
@@ -123,8 +136,10 @@ class Engine:
         self._hander = hander
         self._first = first
         self._wanted = wanted
+        self._chronicle = chronicle
         self._parameters: dict[int, NetworkParameters] = {}
         self._epoch = 0
+        self._group: list[Member] = []
         self._changed = asyncio.Event()
         self._halted = False
         self._log = structlog.get_logger(name)
@@ -195,17 +210,81 @@ class Engine:
         it remains.
         """
         outbox: Outbox = []
-        with self.store.transaction() as records:
+        with self._transaction() as (records, parcels):
             result = action(records, self.moment(), outbox)
             records.keep(outbox)
-            parcels = self._hander.prepare(records, self.moment()) if self._hander else []
+        self._deliver_all(outbox, parcels)
+        return result
+
+    @contextmanager
+    def _transaction(self) -> Iterator[tuple[Transaction, list[Parcel]]]:
+        """A transaction at whose end the history is written, and what a watcher is to get is put
+        into the list."""
+        chronicle, parcels = self._chronicle, list[Parcel]()
+        with self.store.transaction(compares=chronicle is not None) as records:
+            yield records, parcels
+            if chronicle is not None:
+                records.remember(self.clock.now(), chronicle(records, records.changes()))
+            if self._hander is not None:
+                parcels += self._hander.prepare(records, self.moment())
+
+    def _deliver_all(self, outbox: Outbox, parcels: list[Parcel]) -> None:
         if self._hander is not None and parcels:
             self._hand_over(self._hander, parcels)
         if not self._halted:
             for item in outbox:
                 self._deliver(item)
         self._changed.set()
-        return result
+
+    async def grouped(self, action: Callable[[Transaction, Moment, Outbox], T]) -> T:
+        """`step` for a party that many ask at once: steps that are there together share a commit.
+
+        Each still happens whole or not at all, also if others are refused (`ProtocolError` and
+        other `ValueError`s, `Unverified`), and nothing of any leaves before all are on disk. If
+        that fails, or a step fails otherwise, none has happened and each of them raises.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        self._group.append((action, done))
+        if len(self._group) == 1:
+            # Behind everything that is ready now, which may have more steps to add.
+            loop.call_soon(self._take_group)
+        return await done
+
+    def _take_group(self) -> None:
+        members, self._group = self._group, []
+        try:
+            finished = self._commit_group(members)
+        except BaseException as error:
+            # It is everybody's failure, and each of those who wait raises it.
+            for _, done in members:
+                if not done.done():
+                    done.set_exception(error)
+            if not isinstance(error, StoreError | HandOverFailed):
+                raise
+            return
+        for done, result in finished:
+            if not done.done():
+                done.set_result(result)
+
+    def _commit_group(self, members: list[Member]) -> list[tuple[asyncio.Future[Any], Any]]:
+        outbox: Outbox = []
+        finished = []
+        with self._transaction() as (records, parcels):
+            for action, done in members:
+                items: Outbox = []
+                try:
+                    with records.part():
+                        result = action(records, self.moment(), items)
+                        records.keep(items)
+                except (ValueError, Unverified) as error:
+                    if not done.done():
+                        done.set_exception(error)
+                else:
+                    outbox += items
+                    finished.append((done, result))
+        self._deliver_all(outbox, parcels)
+        return finished
 
     def _hand_over(self, hander: Hander, parcels: list[Parcel]) -> None:
         try:
@@ -248,7 +327,7 @@ class Engine:
             try:
                 started, cells = time.monotonic(), 0
                 first = request.pcmd
-                async with self._intermediary.circuit(failures) as link:
+                async with self._intermediary.circuit(conversation, failures) as link:
                     while request is not None:
                         pcmd, payload, used = await link.ask(request.pcmd, request.payload)
                         cells += used
@@ -358,7 +437,11 @@ class Engine:
         self._parameters, self._epoch = known, epoch
 
     async def _follow(self) -> None:
-        position: int | ChainBlock = tip(self.store.read()).number or self._first_block
+        known = tip(self.store.read())
+        # With its hash, so that a block that was replaced while this agent was down is noticed.
+        position: int | ChainBlock = known.number or self._first_block
+        if known.hash != bytes(32):  # of a store that did not keep it yet
+            position = ChainBlock(known.number, known.timestamp, known.hash)
         while True:
             try:
                 async for batch in self._events.follow(position):
@@ -381,7 +464,7 @@ class Engine:
                 if known is not None:
                     outbox.extend(self.machine.on_ledger(records, moment, known))
             outbox.extend(self.machine.on_ledger(
-                records, moment, Block(block.number, block.timestamp)))
+                records, moment, Block(block.number, block.timestamp, block.hash)))
 
         self.step(action)
 

@@ -61,13 +61,13 @@ class Link:
 
 
 class IntermediaryPort:
-    """Builds circuits that end at one intermediary.
+    """Builds circuits that end at the intermediary of a conversation.
 
-    `intermediary` tells where it listens now, `relays` gives the routers that may stand in
-    between, never the asking relay itself.
+    `intermediary` tells where that listens now, or raises `TransportError`; `relays` gives the
+    routers that may stand in between, never the asking relay itself.
     """
 
-    def __init__(self, proxy: OnionProxy, intermediary: Callable[[], RouterInfo],
+    def __init__(self, proxy: OnionProxy, intermediary: Callable[[bytes], RouterInfo],
                  relays: Callable[[], Sequence[RouterInfo]], hops_between: int = 2) -> None:
         self._proxy = proxy
         self._intermediary = intermediary
@@ -75,8 +75,8 @@ class IntermediaryPort:
         self._hops_between = hops_between
 
     @asynccontextmanager
-    async def circuit(self, attempt: int = 0) -> AsyncIterator[Link]:
-        """A fresh circuit over random relays.
+    async def circuit(self, conversation: bytes, attempt: int = 0) -> AsyncIterator[Link]:
+        """A fresh circuit over random relays, for one conversation.
 
         After a failed `attempt` fewer relays may stand in between, but always one, so that a dead
         relay in a small network does not cut anybody off from its money.
@@ -87,7 +87,7 @@ class IntermediaryPort:
         chance = secrets.SystemRandom()
         hops = self._hops_between if attempt == 0 else chance.randint(1, self._hops_between)
         chosen = chance.sample(relays, min(hops, len(relays)))
-        circuit = await self._proxy.build_circuit([*chosen, self._intermediary()])
+        circuit = await self._proxy.build_circuit([*chosen, self._intermediary(conversation)])
         try:
             yield Link(circuit)
         finally:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from monetor_chain import authorisations
 from monetor_chain.bindings import ledger_events as logs
 from monetor_chain.bindings.ledger import Ledger
@@ -21,40 +24,43 @@ class LedgerPort:
     """One agent's access to the ledger.
 
     `account_key` owns channels, `guard_key` (a client's) owns its direct channels and nothing else.
-    `issuer` is the key under which the agent's own channels are, None for an agent without any.
+    `issuer_of` tells the key under which one of the agent's own channels is, by its id; None for an
+    agent without any.
     """
 
     def __init__(self, ledger: Ledger, token: Token, sender: Sender, account_key: bytes,
-                 issuer: IssuerPublicKey | None, *, guard_sender: Sender | None = None,
-                 guard_key: bytes = b"") -> None:
+                 issuer_of: Callable[[int], IssuerPublicKey] | None = None, *,
+                 guard_sender: Sender | None = None, guard_key: bytes = b"") -> None:
         self._ledger = ledger
         self._token = token
         self._sender = sender
         self._key = account_key
-        self._public_key = b"" if issuer is None else issuer.evm_encoding()
+        self._issuer_of = issuer_of
         self._guard_sender = guard_sender or sender
         self._guard_key = guard_key or account_key
+        self._permits: dict[bytes, asyncio.Lock] = {}
 
     async def submit(self, call: protocol.LedgerCall, now: int) -> Receipt:
         """Send one call and wait for its receipt; `ChainError` if it reverts or is not mined."""
         ledger, sender = self._ledger, self._sender
         match call:
             case protocol.Open():
-                permit = await self._permit(self._key, call.deposit * call.count, now)
-                return await ledger.open(sender, call.key_hash, call.account, call.role,
-                                         call.deposit, call.fund, call.count,
-                                         call.dispute_window, call.close_notice, call.rho_e,
-                                         call.rho_i, permit=permit)
+                async with self._permitting(self._key):
+                    permit = await self._permit(self._key, call.deposit * call.count, now)
+                    return await ledger.open(sender, call.key_hash, call.account, call.role,
+                                             call.deposit, call.fund, call.count,
+                                             call.dispute_window, call.close_notice, call.rho_e,
+                                             call.rho_i, permit=permit)
             case protocol.Fund():
                 return await ledger.fund(sender, call.group)
             case protocol.Reclaim():
                 return await ledger.reclaim(sender, call.group)
             case protocol.Refund():
-                return await ledger.refund(sender, call.cid, self._public_key, call.wpk,
+                return await ledger.refund(sender, call.cid, self._public_key(call.cid), call.wpk,
                                            call.balance, evm_signature(call.token))
             case protocol.RefundConditional():
                 return await ledger.refund_conditional(
-                    sender, call.cid, self._public_key, call.wpk, call.balance,
+                    sender, call.cid, self._public_key(call.cid), call.wpk, call.balance,
                     evm_signature(call.token), call.wpk_c, call.t_p, call.wsk_c)
             case protocol.NanoRefund():
                 return await ledger.nano_refund(
@@ -75,9 +81,10 @@ class LedgerPort:
             case protocol.Authorised():
                 return await self._authorised(call)
             case protocol.OpenGuard():
-                permit = await self._permit(self._guard_key, call.deposit, now)
-                return await ledger.open_guard(self._guard_sender, call.payout, call.deposit,
-                                               permit=permit)
+                async with self._permitting(self._guard_key):
+                    permit = await self._permit(self._guard_key, call.deposit, now)
+                    return await ledger.open_guard(self._guard_sender, call.payout, call.deposit,
+                                                   permit=permit)
             case protocol.ClaimGuard():
                 return await ledger.claim_guard(
                     sender, int.from_bytes(call.channel, "big"), call.seq, call.base, call.n,
@@ -89,6 +96,10 @@ class LedgerPort:
                 return await ledger.close_guard(
                     self._guard_sender, int.from_bytes(call.channel, "big"))
 
+    def _public_key(self, cid: int) -> bytes:
+        assert self._issuer_of is not None, "only an owner of channels claims them"
+        return self._issuer_of(cid).evm_encoding()
+
     async def _authorised(self, call: protocol.Authorised) -> Receipt:
         auth = authorisations.Authorisation(call.not_after, call.signature)
         claim = call.call()
@@ -99,6 +110,11 @@ class LedgerPort:
         return await self._ledger.nano_refund(
             self._sender, claim.cid, claim.terms.nano_terms(), claim.nwpk, claim.saturated,
             claim.rho, claim.nrt, claim.k, claim.hc, claim.path, auth)
+
+    def _permitting(self, key: bytes) -> asyncio.Lock:
+        """Held from the signing of a permit until it is mined: a permit carries the account's next
+        permit number, so that of two in flight the ledger would refuse the second."""
+        return self._permits.setdefault(key, asyncio.Lock())
 
     async def _permit(self, key: bytes, amount: int, now: int) -> authorisations.Permit:
         if not amount:

@@ -74,6 +74,8 @@ class Hop:
     index: int
     name: str
     credit: Credit
+    accepted: tuple[bytes, ...] = ()
+    """The intermediaries that the relay is paid through, by the hashes of their keys."""
     session: bytes = b""
     next: bytes = b""
     refused: bool = False
@@ -90,7 +92,8 @@ class PaidCircuit:
         self._log = structlog.get_logger(agent.nickname)
         consensus = agent.consensus
         self.hops = [Hop(index, name, Credit(consensus.cells_per_payment,
-                                             consensus.initial_credit))
+                                             consensus.initial_credit),
+                         consensus.accepted_by(circuit.hops[index]))
                      for index, name in enumerate(HOPS)]
         self.stance = Stance.PAY
         """What is done about the circuit; see `service_watch`."""
@@ -121,7 +124,7 @@ class PaidCircuit:
 
     async def _establish(self, hop: Hop) -> bytes:
         agent = self._agent
-        terms_hash = await agent.take_session()
+        terms_hash = await agent.pool.take(hop.accepted)
         try:
             if self.circuit.closed:
                 raise TransportError("the circuit is closed")
@@ -136,24 +139,25 @@ class PaidCircuit:
             agent.end_session(terms_hash)
             raise
         finally:
-            agent.release(terms_hash)
+            agent.pool.release(terms_hash)
         agent.engine.measured.add("nano_offer", (time.monotonic() - started) * 1e3, 2)
         return terms_hash
 
     async def _start_guard(self) -> None:
         agent, info = self._agent, self.circuit.hops[0]
-        channel = await agent.guard_channel(info)
-        # What is left of an earlier chain may be behind by payments that a circuit took with it.
-        fresh = channel is None
-        if channel is None:
-            channel = await agent.open_guard(await self._ask_payout(), info)
-        agent.routes[channel] = (self, 0, True)
-        for attempt in range(VOUCHER_TRIES):
-            if await self._hand_over_voucher(channel, roll_over=not fresh and attempt == 0):
-                self.hops[0].session = channel
-                return
-            # The guard may not have seen the channel on the ledger yet.
-            await asyncio.sleep(VOUCHER_PAUSE)
+        async with agent.guard_lock(info):
+            channel = await agent.guard_channel(info)
+            roll_over = channel is not None and not agent.is_paying(channel)
+            # Where no circuit is paid from it now, what is left of its chain may be behind by
+            # payments that an earlier one took with it.
+            if channel is None:
+                channel = await agent.open_guard(await self._ask_payout(), info)
+            for attempt in range(VOUCHER_TRIES):
+                if await self._hand_over_voucher(channel, roll_over=roll_over and attempt == 0):
+                    self.hops[0].session = channel
+                    return
+                # The guard may not have seen the channel on the ledger yet.
+                await asyncio.sleep(VOUCHER_PAUSE)
         raise TransportError("the guard does not take the voucher")
 
     async def _ask_payout(self) -> bytes:
@@ -170,6 +174,7 @@ class PaidCircuit:
 
     async def _hand_over_voucher(self, channel: bytes, *, roll_over: bool) -> bool:
         agent = self._agent
+        agent.routes[channel] = (self, 0, True)
         accepted = self._expect(channel)
         if roll_over:
             agent.engine.do(lambda records, moment: agent.machine.guard_roll_over(
@@ -230,6 +235,9 @@ class PaidCircuit:
                 raise ProtocolError(f"a {type(message).__name__} is not expected here")
 
     def _is_for(self, session: bytes, hop: int) -> bool:
+        if hop == 0:
+            # The channel's route is whichever circuit has paid its guard last.
+            return session in self._accepted or session == self.hops[0].session
         route = self._agent.routes.get(session)
         return route is not None and route[0] is self and route[1] == hop
 
@@ -279,6 +287,9 @@ class PaidCircuit:
                 continue
             # Counted first: the payment's own cell comes back to `_cells` before this returns.
             hop.credit.paid()
+            if hop.index == 0:
+                # All circuits over a guard are paid from one channel, each on its own link cells.
+                self._agent.routes[hop.session] = (self, 0, True)
             try:
                 self._agent.pay_once(hop.name, hop.session)
             except ProtocolError as error:
@@ -286,6 +297,11 @@ class PaidCircuit:
                 self._log.info("a payment is not made", hop=hop.name, reason=str(error))
                 break
         self._look_ahead(hop)
+
+    def look_ahead(self) -> None:
+        """Have the next session of every hop that needs one, also while no cell passes."""
+        for hop in self.hops:
+            self._look_ahead(hop)
 
     def _affordable(self, hop: Hop) -> int:
         if not hop.session:
@@ -296,7 +312,8 @@ class PaidCircuit:
         return left(records, moment, hop.session)
 
     def _look_ahead(self, hop: Hop) -> None:
-        if not hop.session or hop.next or hop.refused or self.circuit.closed:
+        if (not hop.session or hop.next or hop.refused or self.circuit.closed
+                or self.stance is not Stance.PAY):
             return
         tasks = self._agent.engine.tasks
         if hop.index == 0:
@@ -325,15 +342,21 @@ class PaidCircuit:
         self._pay(hop)
 
     async def _roll_over(self, hop: Hop) -> None:
-        current = self._agent.records().get(Table.GUARD, hop.session)
-        if not isinstance(current, guard.PaidGuard) or (
-                current.base + (current.sent + 1) * current.price > current.deposit):
-            self._log.warning("the guard channel's deposit is used up")
-            hop.refused = True
-        elif await self._hand_over_voucher(hop.session, roll_over=True):
+        async with self._agent.guard_lock(self.circuit.hops[0]):
+            if self._affordable(hop):
+                pass  # another circuit over this guard has done it
+            elif self._is_used_up(hop):
+                self._log.warning("the guard channel's deposit is used up")
+                hop.refused = True
+            else:
+                hop.refused = not await self._hand_over_voucher(hop.session, roll_over=True)
+        if not hop.refused:
             self._pay(hop)
-        else:
-            hop.refused = True
+
+    def _is_used_up(self, hop: Hop) -> bool:
+        current = self._agent.records().get(Table.GUARD, hop.session)
+        return not isinstance(current, guard.PaidGuard) or (
+            current.base + (current.sent + 1) * current.price > current.deposit)
 
     def _payment_refused(self, hop: Hop) -> None:
         if hop.forgiven < FORGIVEN:
@@ -361,7 +384,8 @@ class PaidCircuit:
         await asyncio.sleep(SETTLE_PAUSE)
         try:
             if hop.index == 0:
-                accepted = await self._hand_over_voucher(dead, roll_over=True)
+                async with self._agent.guard_lock(self.circuit.hops[0]):
+                    accepted = await self._hand_over_voucher(dead, roll_over=True)
                 hop.session, hop.refused = (dead, False) if accepted else (b"", True)
             elif hop.next:
                 hop.session, hop.next = hop.next, b""

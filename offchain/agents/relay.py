@@ -6,14 +6,17 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from monetor_chain.statements import Role
 
 from ..crypto.ecdsa import address_of, generate_private_key
+from ..policy.coins import Supply, runs_out
 from ..policy.credit import Credit
-from ..protocol import guard
+from ..protocol import guard, restored
 from ..protocol.errors import ProtocolError, RefusalCode
+from ..protocol.history import withdrawn
 from ..protocol.messages import (
     GuardAccepted,
     GuardPayment,
@@ -31,18 +34,35 @@ from ..protocol.outbox import Outbox, Tell
 from ..protocol.records import Records, Table
 from ..protocol.relay import Relay
 from ..protocol.sessions import RelayPhase, RelaySession, relay_session
-from ..protocol.wallet import EndUser, Proved, proved
+from ..protocol.wallet import (
+    Claiming,
+    Closing,
+    EndUser,
+    Establishing,
+    Idle,
+    Next,
+    Posted,
+    Proved,
+    Renewing,
+    Settled,
+    Stale,
+    channel_of,
+    proved,
+)
 from ..store import Transaction
 from ..transport.bandwidth_driver import BandwidthLimit
 from ..transport.errors import TransportError
 from ..transport.exit_policy import ExitPolicy
+from ..transport.identity import RouterIdentity, RouterInfo
 from ..transport.relay_circuit import RouterCircuit
 from ..transport.router import OnionRouter
 from ..transport.scheduler import Discipline
-from .directory import Router, keep_published, publish
+from ..transport.server_descriptor import PaidTerms, write_server_descriptor
+from .directory import DirectoryError, Router, keep_published, publish
 from .end_user import HOPS_BETWEEN, EndUserAgent
-from .place import AgentPlace
+from .place import AgentPlace, raw_address
 from .premium import ServedPremium
+from .tor_directory import keep_listed
 
 MAX_SESSIONS = 4
 """Sessions that one circuit may have at a time; a client needs two while one succeeds another."""
@@ -52,8 +72,19 @@ first thing. Each session holds one of the relay's channels."""
 IDLE_SECONDS = 600.0
 """A session without a payment for this long is closed at what it has paid; the client sets up
 another when it goes on."""
+PREPARE_PAUSE = (5.0, 300.0)
+"""Shortest and longest pause between two attempts to open channels, in seconds of this machine's
+clock."""
+BANDWIDTH = 1_000_000
+"""Bytes per second that a relay claims unless it is told otherwise."""
 SWEEP_SECONDS = 1.0
 """How often such sessions are looked for, in seconds of this machine's clock."""
+FREE_CHANNELS = 1
+"""Another group is opened at an intermediary when fewer channels than this can take a session."""
+MOST_GROUPS = 8
+"""Groups at one intermediary; clients that take up more channels than these are turned away."""
+OPEN_AGAIN_SECONDS = 30.0
+"""After a group that could not be opened, another attempt is made no sooner than this."""
 
 
 @dataclass(slots=True)
@@ -83,6 +114,8 @@ class RelayAgent(EndUserAgent):
     `unpaid_seconds` and `idle_seconds`: how long a session may hold a channel without a payment.
     `discipline`: the order in which circuits are served. `rate` and `burst` limit its links: bytes
     a second on average and at once, in each direction; 0 for no limit, and a burst of one second.
+    `tor_authority`: host and directory port of the authority of a Tor network that the relay
+    joins as well; it claims `bandwidth` bytes per second there.
     """
 
     role = Role.RELAY
@@ -91,9 +124,11 @@ class RelayAgent(EndUserAgent):
                  is_guard: bool = False, is_exit: bool = False, deposit: int = 0,
                  fund: int = 100_000, channels: int = 4,
                  exit_policy: ExitPolicy | None = None, unpaid_seconds: float = UNPAID_SECONDS,
-                 idle_seconds: float = IDLE_SECONDS, discipline: Discipline = Discipline.EWMA,
-                 rate: int = 0, burst: int = 0) -> None:
-        super().__init__(place, account_key, nickname)
+                 idle_seconds: float = IDLE_SECONDS, intermediaries: Sequence[str] = (),
+                 tor_authority: tuple[str, int] | None = None, bandwidth: int = BANDWIDTH,
+                 discipline: Discipline = Discipline.EWMA, rate: int = 0, burst: int = 0) -> None:
+        super().__init__(place, account_key, nickname, intermediaries)
+        self._tor_authority, self._bandwidth = tor_authority, bandwidth
         self._is_guard = is_guard
         self._is_exit = is_exit
         self._deposit, self._fund, self._channels = deposit, fund, channels
@@ -105,8 +140,8 @@ class RelayAgent(EndUserAgent):
         self._circuit_of: dict[bytes, tuple[RouterCircuit, bool]] = {}
         self._router: OnionRouter
 
-    def _machine(self, user: EndUser) -> Relay:
-        return Relay(user)
+    def _machine(self, users: Sequence[EndUser]) -> Relay:
+        return Relay(users[0], users[1:])
 
     @property
     def machine(self) -> Relay:
@@ -130,27 +165,94 @@ class RelayAgent(EndUserAgent):
 
     async def _serve(self) -> None:
         identity = self.place.router_identity()
+        policy = self._exit_policy if self._is_exit else ExitPolicy.reject_all()
         self._router = OnionRouter(
-            identity, hooks=self, exit_policy=self._exit_policy if self._is_exit else None,
+            identity, hooks=self, exit_policy=policy, directory=self._tor_authority,
             priority=self.priority, discipline=self._discipline,
             limit=BandwidthLimit(self._rate, self._burst or None) if self._rate else None)
         self._open.push_async_callback(self._router.stop)
         port = await self._router.start(self.place.host, self.place.port)
         info = identity.info(self.nickname, self.place.host, port)
         self._own = info.ed25519_identity
+        self._up_since = time.monotonic()
         listed = Router(info, guard=self._is_guard, exit=self._is_exit, intermediary=False,
-                        account=self.account, key_hash=self.intermediary.key_hash)
+                        account=self.account,
+                        accepts=tuple(one.key_hash for one in self.users
+                                      if one in self.chosen or self._has_channels(one)))
         await publish(self.place.directory_url, listed)
         self.engine.tasks.start("publish", keep_published(
             self.place.directory_url, listed,
             lambda why: self._log.warning("not published", reason=why)))
+        if self._tor_authority is not None:
+            self.engine.tasks.start("describe", keep_listed(
+                self._tor_authority, lambda: self._describe(identity, info, policy),
+                lambda why: self._log.warning("not described", reason=why)))
         self.engine.tasks.start("sweep", self._sweep())
 
+    def _describe(self, identity: RouterIdentity, info: RouterInfo, policy: ExitPolicy) -> str:
+        deployment = self.access.deployment
+        paid = PaidTerms(deployment.chain_id, raw_address(deployment.ledger), self.account,
+                         tuple(one.key_hash for one in self.chosen))
+        return write_server_descriptor(
+            identity, info, now=time.time(), uptime=int(time.monotonic() - self._up_since),
+            exit_policy=policy, bandwidth=self._bandwidth, is_directory=True, paid=paid)
+
     async def prepare(self) -> None:
-        """Have channels at the intermediary: wait for other relays, then open a group once."""
+        """Have channels at every intermediary: wait for other relays, then open a group at each
+        where there is none."""
         await self.wait_for_relays(
             lambda consensus: len(consensus.relays()) > HOPS_BETWEEN, "two other relays")
         await self.have_channels(deposit=self._deposit, fund=self._fund, count=self._channels)
+
+    async def keep_preparing(self) -> None:
+        """`prepare`, again and again while the intermediary or the directory is silent: until then
+        the relay serves without sessions. What they refuse is raised."""
+        pause = PREPARE_PAUSE[0]
+        while True:
+            try:
+                return await self.prepare()
+            except (TimeoutError, DirectoryError) as error:
+                self._log.warning("no channels yet; the relay serves, unpaid, and tries again",
+                                  reason=str(error), seconds=round(pause))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, PREPARE_PAUSE[1])
+    async def keep_channels(self) -> None:
+        """Open another group wherever the channels run out, for as long as this runs."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            for user in self.chosen:
+                if not self._runs_out(user):
+                    continue
+                try:
+                    await self.open_channels(deposit=self._deposit, fund=self._fund,
+                                             count=self._channels, user=user)
+                except (ProtocolError, TimeoutError) as error:
+                    self._log.warning("no further channels", reason=str(error))
+                    await asyncio.sleep(OPEN_AGAIN_SECONDS)
+
+    def _has_channels(self, user: EndUser) -> bool:
+        """Whether sessions can be taken up at an intermediary, also one that opens no more."""
+        return any(not isinstance(one, Claiming | Stale | Posted | Settled)
+                   for one in self.wallets_at(user))
+
+    def _runs_out(self, user: EndUser) -> bool:
+        """Whether no channel at an intermediary can take up a session, now or in a moment."""
+        parameters, records = self.engine.moment().parameters, self.records()
+        need = parameters.n * parameters.delta_r
+        mine = [one for one in self.wallets_at(user)
+                if not isinstance(one, Posted | Settled | Stale)]
+        groups = {channel_of(one) >> 8 for one in mine}
+        if not groups or len(groups) >= MOST_GROUPS or self._group_is_asked_for(user) or any(
+                isinstance(one, Establishing) and not self._will_not_open(one) for one in mine):
+            return False
+
+        def able(wallet: Idle | Next) -> bool:
+            return self.machine.room(records, wallet) >= need
+
+        return runs_out(Supply(
+            ready=0, setting_up=0, able=sum(isinstance(one, Idle) and able(one) for one in mine),
+            returning=sum(isinstance(one, Closing | Renewing) and able(one.next) for one in mine)),
+            FREE_CHANNELS)
 
     async def stop_serving(self) -> None:
         """End all circuits and stop listening."""
@@ -365,6 +467,7 @@ class RelayAgent(EndUserAgent):
             if amount and await self.access.chain.wei(payout):
                 receipt = await ledger.withdraw(self.access.sender(key))
                 self.engine.measured.gas += receipt.gas_used
+                self.remember(withdrawn(payout, int(amount)))
                 total += amount
         return total
 
@@ -380,9 +483,11 @@ class RelayAgent(EndUserAgent):
 
 
 def open_sessions(records: Records) -> list[bytes]:
-    """Sessions that are neither closed nor on the ledger."""
+    """Sessions that are neither closed nor on the ledger; those of a backup, which close after
+    T_exp, are not waited for."""
     return [key for key, one in records.scan(Table.SESSION)
             if isinstance(one, RelaySession)
-            and one.phase not in (RelayPhase.CLOSED, RelayPhase.ON_LEDGER)]
+            and one.phase not in (RelayPhase.CLOSED, RelayPhase.ON_LEDGER)
+            and not restored.is_old_session(records, key)]
 
 

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..protocol.end_user import EndUserMachine
 from ..protocol.ledger import Authorised
 from ..protocol.moment import Moment
 from ..protocol.records import Records, Table
-from ..protocol.wallet import EndUser
 from ..protocol.watch_packages import (
     RENEWAL_MARGINS,
     Authorise,
@@ -26,6 +26,7 @@ from ..protocol.watch_packages import (
     PackageKind,
     export_answers,
     export_disputes,
+    export_kept,
     export_proofs,
     next_counter,
     seal,
@@ -135,10 +136,10 @@ class IntermediaryHander(Hander):
 class EndUserHander(Hander):
     """A client's or relay's answers whenever a wallet changes, and a relay's proofs."""
 
-    def __init__(self, folders: Sequence[Path], nickname: str, key: bytes, user: EndUser,
-                 authorise: Authorise, *, proofs: bool) -> None:
-        super().__init__(folders, nickname, key, user.domain)
-        self._user = user
+    def __init__(self, folders: Sequence[Path], nickname: str, key: bytes,
+                 machine: EndUserMachine, authorise: Authorise, *, proofs: bool) -> None:
+        super().__init__(folders, nickname, key, machine.user.domain)
+        self._machine = machine
         self._authorise = authorise
         self._proofs = proofs
         self._answers: dict[tuple[int, int], Authorised] = {}
@@ -151,10 +152,10 @@ class EndUserHander(Hander):
         touched = {table for table, _ in records.touched}
         parcels = []
         if Table.WALLET in touched or Table.GROUP in touched or self._is_old(moment):
-            self._answers = export_answers(records, self._user, moment, self._authorise,
+            self._answers = export_answers(records, self._machine.user_of, moment, self._authorise,
                                            self._answers)
             parcels.append(self._parcel(records, moment, PackageKind.ANSWERS,
-                                        list(self._answers.values())))
+                                        [*self._answers.values(), *export_kept(records)]))
         self._unproved |= self._proofs and bool(touched & {Table.PAYMENT, Table.SESSION})
         if self._unproved and (parcels or time.monotonic() - self._proved_at >= PROOFS_SECONDS):
             parcels.append(self._parcel(records, moment, PackageKind.PROOFS,

@@ -22,21 +22,19 @@ from .options import (
     Deployments,
     Directory,
     Folder,
+    Intermediaries,
     Keystore,
     NetworkName,
     WatcherFolders,
 )
 from .presence import present
 from .report import pairs_or_json
-from .service import folder_of, running
+from .service import folder_of, running_with_store, say_ready, until_told
 
 if TYPE_CHECKING:
     from offchain.agents.client import ClientAgent
 
 GUARD_PRIVATE_KEY = "MONETOR_GUARD_PRIVATE_KEY"
-
-PAID_BY_SESSION = 2
-"""Hops of a circuit that sessions pay: middle and exit."""
 
 
 def run(
@@ -45,7 +43,24 @@ def run(
     sessions: Annotated[
         int, typer.Option(min=1, help="Sessions that each of the client's channels can pay.")
     ] = 4,
-    channels: Annotated[int, typer.Option(min=2, max=256, help="Channels to open.")] = 4,
+    channels: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=256,
+            help="Channels to open at each intermediary. [default: as many as one circuit and the "
+            "sessions kept ready need]",
+        ),
+    ] = None,
+    intermediary: Intermediaries = None,
+    socks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS:]PORT",
+            help="Serve as a SOCKS5 proxy here until told to end, on loopback only; port 0 takes "
+            "any free one.",
+        ),
+    ] = None,
     settle: Annotated[
         bool, typer.Option("--settle", help="Afterwards cash out, withdraw and close the guards.")
     ] = False,
@@ -77,14 +92,21 @@ def run(
 ) -> None:
     """Download through three relays, paying each; then close the sessions.
 
+    With --socks applications use the paid circuits instead (curl --socks5-hostname ADDRESS:PORT),
+    until the client is told to end; those with different user names or passwords share none.
     The channels stay open for the next download unless --settle is given, which also works
     without a URL; so does --watcher-folder, which then renews what the watcher holds.
     """
-    if url is None and not settle and not watcher_folder:
-        raise UsageProblem("nothing to do: give a URL, or --settle")
+    if url is None and socks is None and not settle and not watcher_folder:
+        raise UsageProblem("nothing to do: give a URL, --socks or --settle")
+    if url is not None and socks is not None:
+        raise UsageProblem("give a URL or --socks, not both")
+    listen = _address(socks) if socks is not None else None
     from offchain.agents.client import ClientAgent
     from offchain.agents.download import Target
     from offchain.agents.place import AgentPlace
+    from offchain.policy.coins import group_size
+    from offchain.policy.session_pool import FEWEST
 
     if url is not None:
         Target.of(url)
@@ -107,17 +129,26 @@ def run(
                 chain.chain_id, f"{account or name}-guard", guard_keystore, GUARD_PRIVATE_KEY
             )
         agent = ClientAgent(
-            place, key, guard_key=guard_key, nickname=name, tit_for_tat=tit_for_tat
+            place,
+            key,
+            guard_key=guard_key,
+            nickname=name,
+            intermediaries=tuple(intermediary or ()),
+            tit_for_tat=tit_for_tat,
         )
         facts: dict[str, object] = {}
-        async with running(agent):
-            if url is not None:
+        async with running_with_store(agent):
+            if url is not None or listen is not None:
                 meter.step("opening channels")
                 terms = agent.engine.moment().parameters
-                await agent.have_channels(
-                    deposit=sessions * terms.n * terms.price, fund=0, count=channels
-                )
+                deposit = sessions * terms.n * terms.price
+                count = channels or group_size(FEWEST)
+                await agent.have_channels(deposit=deposit, fund=0, count=count)
+                agent.keep_ready(deposit=deposit, clean=int(listen is not None))
+            if url is not None:
                 facts |= await _download(agent, url, meter)
+            if listen is not None:
+                facts |= await _serve(agent, listen, meter, as_json=as_json)
             if settle:
                 meter.step("cashing out")
                 facts["withdrawn"] = await agent.settle()
@@ -133,7 +164,7 @@ async def _download(agent: ClientAgent, url: str, meter: Meter) -> dict[str, obj
     """Download, and close the sessions however that ends: a lost download is no lost money."""
     try:
         meter.step("setting up sessions and building a paid circuit")
-        await agent.prepare_sessions(PAID_BY_SESSION)
+        await agent.paid.open()
         meter.step(f"downloading {url}")
         found = await agent.download(url, meter.progress)
     finally:
@@ -144,5 +175,51 @@ async def _download(agent: ClientAgent, url: str, meter: Meter) -> dict[str, obj
         "bytes": found.size,
         "sha256": found.sha256,
         "seconds": round(found.seconds, 3),
+        "sent": {hop: agent.sent(hop) for hop in ("guard", "middle", "exit")},
+    }
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Host and port to listen on. `UsageProblem` for what others could reach, too."""
+    from ipaddress import ip_address
+
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
+    try:
+        if not ip_address(host).is_loopback:
+            raise UsageProblem(
+                f"--socks {text} could be reached from elsewhere, and whoever reaches it spends "
+                "this client's money: use 127.0.0.1 or [::1]"
+            )
+        if not 0 <= int(port) <= 0xFFFF:
+            raise ValueError("the port is above 65535")
+    except ValueError as error:
+        raise UsageProblem(
+            f"--socks {text} is no address and port ({error}); for example 127.0.0.1:9050"
+        ) from error
+    return host, int(port)
+
+
+async def _serve(
+    agent: ClientAgent, listen: tuple[str, int], meter: Meter, *, as_json: bool
+) -> dict[str, object]:
+    """Carry what applications send, until told to end; then close the sessions."""
+    from offchain.agents.socks_proxy import SocksProxy
+
+    proxy = SocksProxy(agent.paid.open, agent.engine.tasks, agent.nickname)
+    meter.step("serving; end with Ctrl-C")
+    try:
+        await proxy.start(*listen)
+        host = f"[{listen[0]}]" if ":" in listen[0] else listen[0]
+        say_ready(
+            "client", agent.nickname, {"socks": f"{host}:{proxy.port}"}, as_json=as_json
+        )
+        await until_told(agent.engine.check)
+    finally:
+        await proxy.stop()
+        meter.step("closing the sessions")
+        await agent.close_sessions()
+    return {
+        "connections": proxy.served,
         "sent": {hop: agent.sent(hop) for hop in ("guard", "middle", "exit")},
     }

@@ -17,6 +17,7 @@ EXPECTED = (
     ("offchain.protocol.errors", "ProtocolError"),
     ("offchain.transport.errors", "TransportError"),
     ("offchain.store.sqlite", "StoreError"),
+    ("offchain.store.sealed", "SealedError"),
     ("offchain.policy.tax.errors", "PolicyError"),
     ("offchain.agents.directory", "DirectoryError"),
     ("offchain.agents.download", "DownloadError"),

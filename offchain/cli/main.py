@@ -13,6 +13,7 @@ import typer
 from . import (
     audit,
     authority,
+    backup,
     bench,
     chain,
     client,
@@ -28,6 +29,7 @@ from . import (
     testnet,
     verify_deployment,
     version,
+    wallet,
     watcher,
 )
 from .failures import explain
@@ -64,6 +66,9 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
         watcher.run,
         "monetor watcher --packages .monetor/for-my-watcher",
     ),
+    ("backup", backup.backup, "monetor backup .monetor/agents/exit exit.backup"),
+    ("restore", backup.restore, "monetor restore exit.backup .monetor/agents/exit"),
+    ("wallet", wallet.run, "monetor wallet client --network local --history 50"),
     ("testnet", testnet.run, "monetor testnet --speed 4"),
     ("gas", gas.run, "monetor gas --all --json"),
     ("tax plan", tax.plan, "monetor tax plan relays.csv --policy waterfilling"),

@@ -82,3 +82,12 @@ WatcherFolders = Annotated[
 ]
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
+
+Intermediaries = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--intermediary",
+        help="Have channels at this one, by its name or the first digits of its key's hash; may "
+        "be repeated. [default: those of the store, else up to three of the directory]",
+    ),
+]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ from pathlib import Path
 from .failures import UsageProblem
 
 FILE_NAME = "process"
+
+COPY = signal.SIGUSR2
+"""Asks the running agent to leave a copy of its store in its folder."""
 
 
 @contextmanager
@@ -32,6 +36,8 @@ def present(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             running = os.read(descriptor, 32).decode(errors="replace")
             raise UsageProblem(f"{folder} is in use by process {running}") from None
+        # Whoever asks for a copy before the agent is up, or while it ends, asks again.
+        signal.signal(COPY, signal.SIG_IGN)
         os.truncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
         yield

@@ -23,13 +23,14 @@ from .options import (
     Directory,
     Folder,
     Host,
+    Intermediaries,
     Keystore,
     NetworkName,
     WatcherFolders,
 )
 from .presence import present, running_process
 from .report import pairs_or_json
-from .service import SETTLE, folder_of, running, say_ready, until_told
+from .service import SETTLE, folder_of, running_with_store, say_ready, until_told
 
 if TYPE_CHECKING:
     from offchain.agents.relay import RelayAgent
@@ -51,7 +52,13 @@ def run(
     fund: Annotated[
         int, typer.Option(min=0, help="Escrow of the intermediary per channel, base units.")
     ] = 100_000,
-    channels: Annotated[int, typer.Option(min=1, max=256, help="Channels to open.")] = 4,
+    channels: Annotated[
+        int,
+        typer.Option(
+            min=1, max=256, help="Channels to open at each intermediary, again when they run out."
+        ),
+    ] = 4,
+    intermediary: Intermediaries = None,
     bandwidth_rate: Annotated[
         int, typer.Option(min=0, help="Bytes a second in each direction, at most. [default: any]")
     ] = 0,
@@ -78,6 +85,17 @@ def run(
     confirmations: Confirmations = 0,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free port.")] = 0,
+    tor_authority: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Directory port of a Tor network's authority: join that network too, unpaid "
+            "clients and all.",
+        ),
+    ] = None,
+    bandwidth: Annotated[
+        int, typer.Option(min=1, help="Bytes per second to claim in that network.")
+    ] = 1_000_000,
     watcher_folder: WatcherFolders = None,
     verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
     as_json: AsJson = False,
@@ -94,6 +112,7 @@ def run(
     from .logs import to_standard_error
 
     home = folder_of(folder, name)
+    authority = _authority(tor_authority) if tor_authority is not None else None
     if settle and (process := running_process(home)) is not None:
         os.kill(process, SETTLE)
         pairs_or_json({"relay": name, "told_process": process}, as_json=as_json)
@@ -125,8 +144,11 @@ def run(
             discipline=Discipline(scheduler.value),
             rate=bandwidth_rate,
             burst=bandwidth_burst,
+            intermediaries=tuple(intermediary or ()),
+            tor_authority=authority,
+            bandwidth=bandwidth,
         )
-        async with running(agent):
+        async with running_with_store(agent):
             if settle:
                 pairs_or_json(await _settle(agent), as_json=as_json)
                 return
@@ -140,20 +162,37 @@ def run(
         asyncio.run(serve())
 
 
+def _authority(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) <= 0xFFFF:
+        raise typer.BadParameter(f"{text!r} is not HOST:PORT", param_hint="--tor-authority")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 async def _serve(agent: RelayAgent, *, as_json: bool) -> None:
-    """Serve at once; the channels open when enough other relays are there to hide among."""
+    """Serve at once; the channels open when enough other relays are there to hide among.
+
+    A relay that has been told to settle opens no further ones.
+    """
+
+    async def have_channels() -> None:
+        await agent.keep_preparing()
+        await agent.keep_channels()
 
     async def settle() -> None:
+        opening.cancel()
         pairs_or_json(await _settle(agent), as_json=as_json, as_line=True)
 
     # The engine watches its own tasks; these have to be watched here.
-    work: set[asyncio.Task[None]] = {asyncio.create_task(agent.prepare())}
+    opening = asyncio.create_task(have_channels())
+    work: set[asyncio.Task[None]] = {opening}
 
     def check() -> None:
         agent.engine.check()
         for task in [one for one in work if one.done()]:
             work.discard(task)
-            task.result()
+            if not task.cancelled():
+                task.result()
 
     try:
         await until_told(check, on_settle=lambda: work.add(asyncio.create_task(settle())))

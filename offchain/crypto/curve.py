@@ -132,7 +132,7 @@ def decode_g2(curve: Backend, data: bytes, field: str, *, identity: bool = False
 
 @cache
 def _load(name: str) -> Backend:
-    # Imported on demand: only one of the libraries has to be installed.
+    # Imported on demand: a party needs one of them only.
     if name == "blst":
         from offchain.crypto.curve_blst import Blst
 

@@ -67,6 +67,60 @@ def _transcript(
     return transcript
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class SetupDraft:
+    """A Nano-Setup as far as it goes without its terms: everything on the curve.
+
+    It stands for one wallet token and a session that costs `cost` base units. It is finished once,
+    see `sigma.Announced`.
+    """
+
+    statement: SetupStatement
+    secrets: SetupSecrets
+    cost: int
+    _digits: bytes
+    _witness: dict[str, int]
+    _announced: sigma.Announced
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has become a proof, and is of no use any more."""
+        return self._announced.answered
+
+    def finish(self, ctx: bytes, *, tag: int, nonce: int, terms: NanoTerms, nwpk: int) -> bytes:
+        """The proof for these terms; CryptoError for a session of another cost, and if the draft
+        was finished before."""
+        if session_total(terms, terms.price, "price") != self.cost:
+            raise CryptoError("terms: the draft is of a session of another cost")
+        transcript = _transcript(ctx, self.statement, self._digits, tag, nonce, terms, nwpk)
+        return self._digits + self._announced.answer(transcript, self._witness)
+
+
+def draft_nano_setup(
+    pk: IssuerPublicKey, *, token: bytes, cid: int, wpk: int, balance: int, cost: int
+) -> SetupDraft:
+    """Prepares to spend the wallet token `token` of `balance` base units into some session of
+    `cost` base units.
+
+    CryptoError if the balance does not cover it or a value is out of range.
+    """
+    if balance < cost:
+        raise CryptoError(f"balance: does not cover a session of {cost}")
+    prepared = prepare_spend(
+        pk, token=token, cid=cid, wpk=wpk, balance=balance, saturated=balance - cost
+    )
+    spent = prepared.statement
+    digits = range_proof.blind_digits(pk, _REMAINDER, balance - cost)
+    return SetupDraft(
+        SetupStatement(spent.com, spent.commitment, spent.sigma, spent.k),
+        SetupSecrets(prepared.secrets.r, prepared.secrets.rho),
+        cost,
+        digits.encoded,
+        {**prepared.witness, **digits.witness},
+        sigma.Announced(_relation(bases_of(pk), prepared.points, digits.points, cost)),
+    )
+
+
 def prove_nano_setup(
     pk: IssuerPublicKey,
     ctx: bytes,
@@ -85,19 +139,9 @@ def prove_nano_setup(
     CryptoError if the balance does not cover n payments or a value is out of range.
     """
     cost = session_total(terms, terms.price, "price")
-    if balance < cost:
-        raise CryptoError(f"balance: does not cover {terms.n} payments of {terms.price}")
-    prepared = prepare_spend(
-        pk, token=token, cid=cid, wpk=wpk, balance=balance, saturated=balance - cost
-    )
-    spent = prepared.statement
-    statement = SetupStatement(spent.com, spent.commitment, spent.sigma, spent.k)
-    digits = range_proof.blind_digits(pk, _REMAINDER, balance - cost)
-    transcript = _transcript(ctx, statement, digits.encoded, tag, nonce, terms, nwpk)
-    equations = _relation(bases_of(pk), prepared.points, digits.points, cost)
-    witness = {**prepared.witness, **digits.witness}
-    proof = digits.encoded + sigma.prove(transcript, equations, witness)
-    return statement, proof, SetupSecrets(prepared.secrets.r, prepared.secrets.rho)
+    draft = draft_nano_setup(pk, token=token, cid=cid, wpk=wpk, balance=balance, cost=cost)
+    proof = draft.finish(ctx, tag=tag, nonce=nonce, terms=terms, nwpk=nwpk)
+    return draft.statement, proof, draft.secrets
 
 
 def verify_nano_setup(

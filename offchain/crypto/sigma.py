@@ -21,7 +21,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 from monetor_chain.statements import GROUP_ORDER
 from offchain.crypto.curve import G1, G2, Backend
@@ -150,6 +150,41 @@ def proof_length(equations: Sequence[AnyEquation]) -> int:
     return SCALAR_BYTES * (1 + len(_secret_names(equations)))
 
 
+class Announced:
+    """A prover's first move: masks for all secrets, and the announcements made of them.
+
+    None of it depends on the challenge, so it can be computed before anybody asks for a proof. It
+    answers one challenge: a second answer with the same masks would give away every secret
+    (z - z' = (c - c') w), so it forgets them, and can neither be copied nor stored.
+    """
+
+    def __init__(self, equations: Sequence[AnyEquation]) -> None:
+        masks = {name: secrets.randbelow(GROUP_ORDER) for name in _secret_names(equations)}
+        self._announcements = [equation.announce(masks) for equation in equations]
+        self._masks: dict[str, int] | None = masks
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("the first move of a proof is in memory only, and there once")
+
+    @property
+    def answered(self) -> bool:
+        """Whether it has answered its challenge."""
+        return self._masks is None
+
+    def answer(self, transcript: Transcript, witness: Mapping[str, int]) -> bytes:
+        """The proof that follows, bound to `transcript`; CryptoError the second time.
+
+        The transcript must already hold every public value and every element of the statement.
+        """
+        masks, self._masks = self._masks, None
+        if masks is None:
+            raise CryptoError("proof: its announcements have answered a challenge before")
+        challenge = transcript.challenge(self._announcements)
+        responses = [(mask + challenge * witness[name]) % GROUP_ORDER
+                     for name, mask in masks.items()]  # fmt: skip
+        return b"".join(encode_scalar(value) for value in (challenge, *responses))
+
+
 def prove(
     transcript: Transcript, equations: Sequence[AnyEquation], witness: Mapping[str, int]
 ) -> bytes:
@@ -157,12 +192,7 @@ def prove(
 
     The transcript must already hold every public value and every element of the statement.
     """
-    names = _secret_names(equations)
-    masks = {name: secrets.randbelow(GROUP_ORDER) for name in names}
-    announcements = [equation.announce(masks) for equation in equations]
-    challenge = transcript.challenge(announcements)
-    responses = [(masks[name] + challenge * witness[name]) % GROUP_ORDER for name in names]
-    return b"".join(encode_scalar(value) for value in (challenge, *responses))
+    return Announced(equations).answer(transcript, witness)
 
 
 def verify(transcript: Transcript, equations: Sequence[AnyEquation], proof: bytes) -> None:

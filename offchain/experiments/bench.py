@@ -14,9 +14,13 @@ from typing import Any
 from monetor_chain.parameters import DEFAULT, NetworkParameters
 
 from ..crypto.curve import DEFAULT_BACKEND, backend
+from ..protocol.dialogue import DRAFT
+from .breakdown import Spent, measure_breakdown
 from .payments import decode_and_verify, rate, verify
+from .scale import Size
 from .sessions import SESSION_PROTOCOLS, Bench, Crossing, Step, using_backend
 from .stopwatch import reference_costs
+from .throughput import GROUP, Rate, measure_rate
 
 REFERENCE = "pairing_check"
 """The operation that ratios are counted in."""
@@ -25,19 +29,26 @@ _WARMING = 12
 _COLD = 2
 """Sessions of a fresh process that are measured apart, after one that loads everything."""
 
+_RATES = ((0, GROUP), (0, 1), (1, GROUP), (2, GROUP))
+"""Workers, and setups that share a commit; the first is in the headline."""
+
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
     """What to measure, and how often.
 
     `runs` sessions and hidden payments on each backend, the first of which gives the headline
-    figures; `rounds` sessions of payments; `gas` measures the ledger too, which takes longer.
+    figures; `rounds` sessions of payments; `setups` at the intermediary alone. `parts` takes the
+    steps of a Nano-Setup apart and tries workers and groups; `gas` measures the ledger too. Both
+    take longer.
     """
 
     runs: int = 25
     rounds: int = 60
     backends: Sequence[str] = (DEFAULT_BACKEND, "arkworks")
     parameters: NetworkParameters = DEFAULT
+    setups: int = 256
+    parts: bool = False
     gas: bool = False
 
 
@@ -55,16 +66,22 @@ class BenchReport:
     steps: list[Step]
     crossings: list[Crossing]
     gas: dict[str, int] = field(default_factory=dict)
+    breakdown: Sequence[Spent] = ()
+    rates: Sequence[Rate] = ()
+    scale: Sequence[Size] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The headline figures with the rest under them, as plain data."""
         return {**self.figures, "references": self.references, "ratios": self.ratios,
                 "steps": [asdict(one) for one in self.steps],
-                "messages": [asdict(one) for one in self.crossings], "gas": self.gas}
+                "messages": [asdict(one) for one in self.crossings], "gas": self.gas,
+                "breakdown": [asdict(one) for one in self.breakdown],
+                "rates": [asdict(one) for one in self.rates],
+                "scale": [asdict(one) for one in self.scale]}
 
 
 def run_bench(options: BenchOptions | None = None) -> BenchReport:
-    """Measure everything; takes some seconds, and half a minute more with `gas`."""
+    """Measure everything; takes some seconds, and half a minute more with `gas` or `parts`."""
     options = options or BenchOptions()
     benches: list[Bench] = []
     references: dict[str, dict[str, float]] = {}
@@ -81,13 +98,17 @@ def run_bench(options: BenchOptions | None = None) -> BenchReport:
     n = options.parameters.n
     figures["nano_pay_per_s"] = rate(verify, n, options.rounds)
     figures["nano_pay_from_bytes_per_s"] = rate(decode_and_verify, n, max(options.rounds // 4, 1))
+    rates = [measure_rate(options.setups, workers=workers, group=group)
+             for workers, group in (_RATES if options.parts else _RATES[:1])]
+    figures["setups_per_s_per_core"] = rates[0].per_core
     ratios = {bench.backend: {
         protocol: bench.protocol_ms(protocol) / references[bench.backend][REFERENCE]
         for protocol in (*SESSION_PROTOCOLS, "micropayment")} for bench in benches}
     return BenchReport(
         {name: round(figure, 3) for name, figure in figures.items()}, references, ratios,
         [step for bench in benches for step in bench.steps()], benches[0].crossings(),
-        _gas() if options.gas else {})
+        _gas() if options.gas else {},
+        measure_breakdown(options.runs) if options.parts else (), rates)
 
 
 def measure() -> dict[str, float]:
@@ -112,6 +133,7 @@ def _headline(bench: Bench) -> dict[str, float]:
     relay, client = bench.protocol_ms("nano_close_relay"), bench.protocol_ms("nano_close_client")
     return {
         "nano_setup_ms": bench.protocol_ms("nano_setup"),
+        "nano_setup_on_demand_ms": bench.protocol_ms("nano_setup", without=DRAFT),
         "nano_establish_ms": bench.protocol_ms("nano_establish"),
         "nano_close_ms": max(relay, client),
         "nano_close_relay_ms": relay,

@@ -50,7 +50,11 @@ def draw(report: BenchReport, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [_draw_costs(report, folder / "protocol_costs.svg"),
              _draw_cells(report, folder / "cells.svg")]
-    return [*drawn, _draw_gas(report, folder / "gas.svg")] if report.gas else drawn
+    if report.gas:
+        drawn.append(_draw_gas(report, folder / "gas.svg"))
+    if report.scale:
+        drawn.append(_draw_scale(report, folder / "scale.svg"))
+    return drawn
 
 
 def _draw_costs(report: BenchReport, path: Path) -> Path:
@@ -108,6 +112,24 @@ def _draw_gas(report: BenchReport, path: Path) -> Path:
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xlabel("thousand gas of the whole transaction; the line is the budget")
+    return save(plot, figure, path)
+
+
+def _draw_scale(report: BenchReport, path: Path) -> Path:
+    """Two curves over the number of sessions: cost of a setup, and disk of a session."""
+    plot = pyplot()
+    figure, (time, disk) = plot.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
+    sessions = [one.sessions for one in report.scale]
+    for axes, values, label in (
+            (time, [one.setup_ratio for one in report.scale],
+             "a Nano-Setup at the intermediary, in pairing checks"),
+            (disk, [one.bytes_per_session / 1e3 for one in report.scale],
+             "disk of a finished session, kB")):
+        axes.plot(sessions, values, marker="o", color=_COLOURS[0])
+        axes.set_xscale("log")
+        axes.set_ylim(0, max(values) * 1.4)
+        axes.set_xlabel("sessions that the intermediary has served")
+        axes.set_title(label, fontsize=9)
     return save(plot, figure, path)
 
 

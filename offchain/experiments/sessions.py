@@ -143,9 +143,10 @@ class Bench:
         """Drop the times so far: the first runs fill caches."""
         self._runs.clear()
 
-    def protocol_ms(self, protocol: str) -> float:
-        """Median processor time of a protocol, all parties together."""
-        return statistics.median(sum(ms for _, _, ms in run) for run in self._runs[protocol])
+    def protocol_ms(self, protocol: str, without: str = "") -> float:
+        """Median processor time of a protocol, all parties together, but for one of its steps."""
+        return statistics.median(sum(ms for _, step, ms in run if step != without)
+                                 for run in self._runs[protocol])
 
     def steps(self) -> list[Step]:
         """Median times, step by step in the order of the messages."""

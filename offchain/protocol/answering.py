@@ -9,17 +9,22 @@ check marks nothing.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from monetor_chain.statements import keccak256, lock_of
 
 from ..crypto.issuer import IssuerKey
-from .codec import B32, U8, U248, Blob
+from .claims import Claim, Unverified, Verdicts
+from .codec import B32, U8, U64, U248, Blob
 from .errors import RefusalCode, Refused
 from .ledger import Refute
+from .moment import tip
 from .outbox import Outbox, Submit
 from .records import Records, Table, key248, record
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,8 @@ class Intermediary:
     """The intermediary's keys and what they are pinned to.
 
     `signing_key` is its 32-byte secp256k1 key, `address` the 20-byte account of it; `max_fund` is
-    the most it escrows for one relay channel, in base units.
+    the most it escrows for one relay channel, in base units. With `verdicts`, proofs are verified
+    elsewhere (see `claims`).
     """
 
     issuer: IssuerKey = field(repr=False)
@@ -37,6 +43,24 @@ class Intermediary:
     ctx: bytes
     domain: bytes
     max_fund: int = 2**31 - 1
+    verdicts: Verdicts | None = field(default=None, repr=False)
+
+    def require_proof(self, verify: Callable[Concatenate[IssuerKey, P], None],
+                      *arguments: P.args, **named: P.kwargs) -> None:
+        """`Refused` unless `verify` accepts its arguments under the issuer's key.
+
+        `Unverified` if that is decided elsewhere and is not yet. So a step calls it before it
+        writes anything.
+        """
+        claim = Claim.of(verify, *arguments, **named)
+        if self.verdicts is None:
+            reason = claim.verdict(self.issuer)
+        elif claim in self.verdicts:
+            reason = self.verdicts[claim]
+        else:
+            raise Unverified(claim)
+        if reason:
+            raise Refused(RefusalCode.PROOF, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +104,11 @@ def store_answer(records: Records, step: str, key: bytes, request: tuple[int, by
     records.put(Table.ANSWER, _answer_key(step, key), StoredAnswer(digest, *reply))
 
 
+def forget_answer(records: Records, step: str, key: bytes) -> None:
+    """Drop a reply that nobody needs any more; `pruning` says when."""
+    records.delete(Table.ANSWER, _answer_key(step, key))
+
+
 SPEND = "spend"
 """The step under which a nonce is spent, the same for every protocol that spends one."""
 
@@ -109,12 +138,14 @@ class Lock:
 
     `secret` is the revealed wsk (zero while unknown). `taken`: named by a session or a payment, so
     no other may name it. `retired`: cashed out. `posted`: a claim with it is on the ledger.
+    `since`: when it was revoked (Unix seconds of the latest confirmed block).
     """
 
     secret: B32 = _UNKNOWN
     taken: bool = False
     retired: bool = False
     posted: bool = False
+    since: U64 = 0
 
     @property
     def revoked(self) -> bool:
@@ -169,8 +200,34 @@ def accept_secret(records: Records, secret: bytes, lock: int, name: str) -> Outb
         return learn_secret(records, secret)
     if state.revoked or state.retired:
         raise Refused(RefusalCode.LOCK, f"{name} was revoked before")
-    _put(records, lock, replace(state, secret=secret))
+    _revoke(records, lock, state, secret)
     return None
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class RevokedLock:
+    """A lock, under the time at which it was revoked."""
+
+    lock: U248
+
+
+def _revoked_key(at: int, lock: bytes = b"") -> bytes:
+    return b"revoked:" + at.to_bytes(8, "big") + lock
+
+
+def _revoke(records: Records, lock: int, state: Lock, secret: bytes) -> None:
+    now = tip(records).timestamp
+    _put(records, lock, replace(state, secret=secret, since=now))
+    records.put(Table.CHANNEL, _revoked_key(now, key248(lock)), RevokedLock(lock))
+
+
+def forget_revoked(records: Records, before: int) -> None:
+    """Forget locks that were revoked before a time (Unix seconds) and are not on the ledger."""
+    for key, one in list(records.scan(Table.CHANNEL, b"revoked:", _revoked_key(before))):
+        records.delete(Table.CHANNEL, key)
+        if not lock_state(records, one.lock).posted:
+            records.delete(Table.LOCK, key248(one.lock))
 
 
 def learn_secret(records: Records, secret: bytes) -> Outbox:
@@ -181,9 +238,8 @@ def learn_secret(records: Records, secret: bytes) -> Outbox:
     lock = lock_of(secret)
     if lock_state(records, lock).revoked:
         return []
-    _put(records, lock, replace(lock_state(records, lock), secret=secret))
-    return [refute(one.cid, secret) for _, one in records.scan(
-        Table.CHANNEL, _posted_key(lock), _posted_key(lock, b"\xff" * 32))]
+    _revoke(records, lock, lock_state(records, lock), secret)
+    return [refute(cid, secret) for cid in posted_channels(records, lock)]
 
 
 @record
@@ -197,6 +253,17 @@ class PostedLock:
 
 def _posted_key(lock: int, cid: bytes = b"") -> bytes:
     return b"lock:" + key248(lock) + cid
+
+
+def posted_channels(records: Records, lock: int) -> list[int]:
+    """Channels that are closing on the ledger with a claim on this lock."""
+    return [one.cid for _, one in records.scan(
+        Table.CHANNEL, _posted_key(lock), _posted_key(lock, b"\xff" * 32))]
+
+
+def forget_posted(records: Records, lock: int, cid: int) -> None:
+    """A channel that a lock was posted on is paid out; that the lock was posted is kept."""
+    records.delete(Table.CHANNEL, _posted_key(lock, key248(cid)))
 
 
 def mark_posted(records: Records, lock: int, cid: int) -> Outbox:

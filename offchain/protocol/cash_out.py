@@ -21,7 +21,7 @@ from monetor_chain.statements import (
 from ..crypto.ecdsa import recover, sign
 from ..crypto.errors import CryptoError
 from ..crypto.issuer import rerandomise, verify_token
-from . import answering, wallet as wallets
+from . import answering, old_locks, wallet as wallets
 from .answering import Answer, Intermediary
 from .codec import U64, U248, U256
 from .errors import ProtocolError, RefusalCode, Refused
@@ -30,8 +30,8 @@ from .ledger import Close, GroupClosed
 from .messages import CashOutReply, CashOutRequest, CashOutWallet, pack
 from .moment import Moment
 from .outbox import Done, Note, Outbox, Request, Submit
-from .records import Records, Table, key248, record
-from .wallet import CashingOut, EndUser, Idle, Settled
+from .records import Records, Table, key248, load, record
+from .wallet import CashingOut, Claiming, EndUser, Idle, Settled
 
 
 @record
@@ -52,7 +52,8 @@ class GoneChannels:
     channels: U256
 
 
-def _conversation(group: int) -> bytes:
+def conversation(group: int) -> bytes:
+    """The conversation in which a group's idle wallets are shown."""
     return b"cash-out:" + key248(group)
 
 
@@ -71,14 +72,15 @@ def start(records: Records, user: EndUser, group: int) -> Outbox:
     found = find_group(records, group)
     if found is None:
         raise ProtocolError("no such group")
-    if records.get(Table.META, _conversation(group)) is not None:
+    if records.get(Table.META, conversation(group)) is not None:
         raise ProtocolError("the group is being cashed out already")
     shown: list[CashOutWallet] = []
     channels = total = 0
     for index in range(found.count):
         cid = channel_id(group, index)
         wallet = wallets.get(records, cid)
-        if not isinstance(wallet, Idle) or wallet.shown or len(shown) == 128:
+        if (not isinstance(wallet, Idle) or not may_show(records, wallet)
+                or len(shown) == 128):
             continue
         shown.append(CashOutWallet(index, wallet.nonce, wallet.wpk, wallet.balance,
                                    rerandomise(wallet.pt)))
@@ -87,21 +89,27 @@ def start(records: Records, user: EndUser, group: int) -> Outbox:
         wallets.put(records, cid, CashingOut(wallet))
     if not shown:
         raise ProtocolError("the group has no idle channel to cash out")
-    records.put(Table.META, _conversation(group), PendingClose(group, channels, total))
-    return [Request(_conversation(group), *pack(CashOutRequest(group, tuple(shown))))]
+    records.put(Table.META, conversation(group), PendingClose(group, channels, total))
+    return [Request(conversation(group), *pack(CashOutRequest(group, tuple(shown))))]
 
 
 def has_idle(records: Records, group: int) -> bool:
     """Whether `start` would find a wallet to show."""
-    return any(isinstance(one, Idle) and not one.shown and one.cid >> 8 == group
+    return any(isinstance(one, Idle) and may_show(records, one) and one.cid >> 8 == group
                for one in wallets.all_wallets(records))
+
+
+def may_show(records: Records, wallet: Idle) -> bool:
+    """Whether a wallet may be shown beside its channel: unless its nonce was shown elsewhere, and
+    even then if its refund token comes out of a backup and must not be posted."""
+    return not wallet.shown or old_locks.fate(records, wallet.wpk) is not None
 
 
 def on_reply(records: Records, user: EndUser, group: int, reply: CashOutReply) -> Outbox:
     """The intermediary's signature, checked as the ledger does: close the channels."""
-    pending = records.get(Table.META, _conversation(group))
+    pending = records.get(Table.META, conversation(group))
     if not isinstance(pending, PendingClose):
-        return [Done(_conversation(group))]
+        return [Done(conversation(group))]
     digest = _digest(user.domain, user.ctx, group, pending.channels, pending.total)
     try:
         signer = recover(digest, reply.signature)
@@ -109,17 +117,17 @@ def on_reply(records: Records, user: EndUser, group: int, reply: CashOutReply) -
         raise ProtocolError(f"cash-out signature: {error}") from error
     if signer != user.intermediary:
         raise ProtocolError("the cash-out signature is not the intermediary's")
-    records.delete(Table.META, _conversation(group))
+    records.delete(Table.META, conversation(group))
     # A second close of the group, of other channels, must not be taken for the first.
     purpose = b"close:" + key248(group) + pending.channels.to_bytes(32, "big")
-    return [Done(_conversation(group)), Submit(purpose, Close(
+    return [Done(conversation(group)), Submit(purpose, Close(
         group, pending.channels, pending.total, reply.signature))]
 
 
 def abandon(records: Records, group: int) -> Outbox:
     """Wait for the intermediary's signature no longer; the group can be cashed out again."""
-    records.delete(Table.META, _conversation(group))
-    return [Done(_conversation(group))]
+    records.delete(Table.META, conversation(group))
+    return [Done(conversation(group))]
 
 
 def on_group_closed(records: Records, event: GroupClosed) -> Outbox:
@@ -131,6 +139,8 @@ def on_group_closed(records: Records, event: GroupClosed) -> Outbox:
         if event.channels >> index & 1:
             cid = channel_id(event.group, index)
             wallet = wallets.get(records, cid)
+            if isinstance(wallet, Claiming):  # it was given up, and the ledger had it all the same
+                wallet = load(wallet.kind.decode(), wallet.state)
             amount = wallet.idle.balance if isinstance(wallet, CashingOut) else 0
             wallets.put(records, cid, Settled(cid, amount))
     return [Note("cashed-out", f"{event.total} units")]

@@ -3,12 +3,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from monetor_chain.statements import lock_of
 
 from ..crypto.ecdsa import address_of
-from . import guard, nano_close, nano_establish, nano_pay, nano_setup, pay, wallet as wallets
+from . import (
+    guard,
+    nano_close,
+    nano_establish,
+    nano_pay,
+    nano_setup,
+    pay,
+    restored,
+    wallet as wallets,
+)
 from .end_user import LOOKS, MAY_WAIT, REPOST_MARGINS, VOID_MARGINS, Duty, EndUserMachine
 from .errors import ProtocolError, RefusalCode
 from .ledger import (
@@ -24,6 +34,7 @@ from .messages import (
     GuardPayout,
     NanoAccepted,
     NanoRefundReply,
+    OpenedReply,
     PayInvoice,
     PayQuery,
     PaySecret,
@@ -36,25 +47,33 @@ from .messages import (
     unpack,
 )
 from .moment import Moment, tip
+from .nano_setup import NanoSetupDraft
 from .outbox import Done, Note, Outbox, Request, Tell
 from .records import Records, Table
+from .resting import begin_rest
 from .sessions import ClientPhase, ClientSession, Deadline, client_session, set_deadline
-from .wallet import EndUser, Paying, Renewing, Voiding
+from .wallet import EndUser, Idle, Paying, Renewing, Voiding
 
 
 class Client(EndUserMachine):
     """One client's machine; `guard_key` owns its direct channels and signs their vouchers."""
 
-    def __init__(self, user: EndUser, guard_key: bytes) -> None:
-        super().__init__(user)
+    def __init__(self, user: EndUser, guard_key: bytes, others: Sequence[EndUser] = ()) -> None:
+        super().__init__(user, others)
         self._guard_key = guard_key
         self.guard_account = address_of(guard_key)
 
     # --- Sessions
 
-    def nano_setup(self, records: Records, moment: Moment, cid: int) -> tuple[bytes, Outbox]:
+    def draft_setup(self, records: Records, moment: Moment, cid: int) -> NanoSetupDraft:
+        """What a setup from an idle wallet can have ready before it is wanted; writes nothing."""
+        return nano_setup.draft(records, self.user_of(records, cid >> 8), moment, cid)
+
+    def nano_setup(self, records: Records, moment: Moment, cid: int,
+                   prepared: NanoSetupDraft | None = None) -> tuple[bytes, Outbox]:
         """Set up a session from an idle wallet; returns hash(nT)."""
-        terms_hash, outbox = nano_setup.start(records, self.user, moment, cid)
+        terms_hash, outbox = nano_setup.start(
+            records, self.user_of(records, cid >> 8), moment, cid, prepared)
         t_exp = client_session(records, terms_hash).session.terms.t_exp
         margin = moment.parameters.safety_margin
         set_deadline(records, t_exp + margin, Duty.CLOSE, terms_hash)
@@ -63,10 +82,13 @@ class Client(EndUserMachine):
 
     def nano_offer(self, records: Records, moment: Moment, terms_hash: bytes) -> Outbox:
         """Offer a ready session to the relay at the other end of its circuit."""
-        return nano_establish.offer(records, self.user, moment, terms_hash)
+        restored.require_current(records, terms_hash)
+        return nano_establish.offer(
+            records, self.user_of_session(records, terms_hash), moment, terms_hash)
 
     def nano_pay(self, records: Records, moment: Moment, terms_hash: bytes) -> Outbox:
         """Make one payment."""
+        restored.require_current(records, terms_hash)
         return nano_pay.pay(records, moment, terms_hash)
 
     def nano_close(self, records: Records, terms_hash: bytes) -> Outbox:
@@ -74,11 +96,13 @@ class Client(EndUserMachine):
         return nano_close.start_client(records, terms_hash)
 
     def ready_sessions(self, records: Records, moment: Moment) -> list[bytes]:
-        """Sessions that are set up and far enough from expiry to be offered."""
+        """Sessions that are set up and far enough from expiry to be offered, and not out of a
+        backup."""
         latest = moment.now + 2 * moment.parameters.safety_margin
         return [key for key, one in records.scan(Table.SESSION)
                 if isinstance(one, ClientSession) and one.phase is ClientPhase.READY
-                and one.session.terms.t_exp > latest]
+                and one.session.terms.t_exp > latest
+                and not restored.is_old_session(records, key)]
 
     def open_sessions(self, records: Records) -> list[bytes]:
         """Sessions that can be closed."""
@@ -88,21 +112,22 @@ class Client(EndUserMachine):
 
     # --- Hidden payments
 
-    def pay_query(self) -> Outbox:
+    def pay_query(self, user: EndUser | None = None) -> Outbox:
         """Ask until when a hidden payment made now is valid; the reply is handled as a note."""
-        return [Request(b"pay-terms:", *pack(PayQuery()))]
+        return [Request(b"pay-terms:" + (user or self.user).key_hash, *pack(PayQuery()))]
 
     def pay(self, records: Records, moment: Moment, *, cid: int, amount: int, t_p: int
             ) -> tuple[int, Outbox]:
         """Make a hidden payment; returns the payer's lock, which names it."""
-        wpk_c, outbox = pay.start_payer(records, self.user, moment, cid=cid, amount=amount, t_p=t_p)
+        wpk_c, outbox = pay.start_payer(
+            records, self.user_of(records, cid >> 8), moment, cid=cid, amount=amount, t_p=t_p)
         set_deadline(records, t_p - 2 * moment.parameters.safety_margin, Duty.PAY,
                      pay.session_key(wpk_c))
         return wpk_c, self._telling(records, moment, wpk_c, outbox)
 
     def receive(self, records: Records, moment: Moment, cid: int, invoice: PayInvoice) -> Outbox:
         """Join a hidden payment as its payee."""
-        outbox = pay.on_invoice(records, self.user, moment, cid, invoice)
+        outbox = pay.on_invoice(records, self.user_of(records, cid >> 8), moment, cid, invoice)
         if outbox:
             margin = moment.parameters.safety_margin
             set_deadline(records, invoice.t_p - margin - margin // LOOKS, Duty.PAY,
@@ -130,6 +155,18 @@ class Client(EndUserMachine):
 
     # --- Dispatch
 
+    def user_for(self, records: Records, conversation: bytes) -> EndUser:
+        """See `EndUserMachine.user_for`."""
+        kind, _, key = conversation.partition(b":")
+        if kind == b"pay":
+            return self._user_of_payment(records, int.from_bytes(key, "big"))
+        if kind == b"pay-terms":
+            return self.user_at(key)
+        return super().user_for(records, conversation)
+
+    def _user_of_payment(self, records: Records, wpk_c: int) -> EndUser:
+        return self.user_of(records, pay.transfer(records, wpk_c).cid >> 8)
+
     def on_message(self, records: Records, moment: Moment, session: bytes, pcmd: int,
                    payload: bytes) -> Outbox:
         """A message from a relay, the guard, or the other side of a hidden payment."""
@@ -154,40 +191,59 @@ class Client(EndUserMachine):
                   ) -> Outbox:
         kind, _, key = conversation.partition(b":")
         if kind == b"session":
-            return self._on_session_reply(records, key, message)
+            return self._on_session_reply(records, moment, key, message)
         if kind == b"pay":
             return self._on_pay_reply(records, moment, int.from_bytes(key, "big"), message)
         if kind == b"pay-terms" and isinstance(message, PayTerms):
             return [Done(conversation), Note("pay-terms", str(message.t_p))]
+        if isinstance(message, OpenedReply):
+            return self._resting(
+                records, moment, int.from_bytes(key, "big"),
+                lambda: super(Client, self)._on_reply(records, moment, conversation, message))
         return super()._on_reply(records, moment, conversation, message)
 
-    def _on_session_reply(self, records: Records, terms_hash: bytes, message: Any) -> Outbox:
+    @staticmethod
+    def _resting(records: Records, moment: Moment, cid: int, take: Callable[[], Outbox]) -> Outbox:
+        """Take a reply; a wallet that is new with it rests before its session."""
+        before = wallets.get(records, cid)
+        outbox = take()
+        after = wallets.get(records, cid)
+        if isinstance(after, Idle) and after != before:
+            begin_rest(records, moment, cid)
+        return outbox
+
+    def _on_session_reply(self, records: Records, moment: Moment, terms_hash: bytes, message: Any
+                          ) -> Outbox:
+        user = self.user_of_session(records, terms_hash)
         match message:
             case NanoRefundReply():
-                return nano_setup.on_refund_reply(records, self.user, terms_hash, message)
+                return nano_setup.on_refund_reply(records, user, terms_hash, message)
             case Acknowledged():
                 return nano_setup.on_acknowledged(records, terms_hash)
             case ClientCloseCount():
-                return nano_close.on_count(records, self.user, terms_hash, message)
+                return nano_close.on_count(records, user, terms_hash, message)
             case RefundTokenReply():
-                return nano_close.on_client_refund(records, self.user, terms_hash, message)
+                return nano_close.on_client_refund(records, user, terms_hash, message)
             case WalletTokenReply():
-                return nano_close.on_client_wallet(records, self.user, terms_hash, message)
+                return self._resting(
+                    records, moment, client_session(records, terms_hash).session.cid,
+                    lambda: nano_close.on_client_wallet(records, user, terms_hash, message))
         raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
 
     def _on_pay_reply(self, records: Records, moment: Moment, wpk_c: int, message: Any) -> Outbox:
         payer = pay.transfer(records, wpk_c).payer
+        user = self._user_of_payment(records, wpk_c)
         match message:
             case RefundTokenReply() if payer:
                 return self._telling(records, moment, wpk_c, pay.on_payer_refund(
-                    records, self.user, moment, wpk_c, message))
+                    records, user, moment, wpk_c, message))
             case RefundTokenReply():
                 return self._telling(records, moment, wpk_c, pay.on_payee_refund(
-                    records, self.user, moment, wpk_c, message))
-            case WalletTokenReply() if payer:
-                return pay.on_payer_wallet(records, self.user, wpk_c, message)
+                    records, user, moment, wpk_c, message))
             case WalletTokenReply():
-                return pay.on_payee_wallet(records, self.user, wpk_c, message)
+                take = pay.on_payer_wallet if payer else pay.on_payee_wallet
+                return self._resting(records, moment, pay.transfer(records, wpk_c).cid,
+                                     lambda: take(records, user, wpk_c, message))
         raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
 
     @staticmethod
@@ -225,6 +281,8 @@ class Client(EndUserMachine):
     def give_up(self, records: Records, moment: Moment, conversation: bytes, *,
                 refused: bool = False) -> Outbox:
         """See `EndUserMachine.give_up`."""
+        if not refused and self.waits_for_word(records, conversation):
+            return []
         kind, _, key = conversation.partition(b":")
         if kind == b"session":
             current = client_session(records, key)
@@ -329,4 +387,5 @@ class Client(EndUserMachine):
         set_deadline(records, max(current.t_p + VOID_MARGINS * margin,
                                   moment.now + REPOST_MARGINS * margin) + 1,
                      Duty.PAY, deadline.subject)
-        return pay.void_payee(records, self.user, current.wpk_c)
+        return pay.void_payee(
+            records, self._user_of_payment(records, current.wpk_c), current.wpk_c)

@@ -36,13 +36,16 @@ from .messages import (
     unpack,
 )
 from .moment import Moment
+from .nano_setup import NanoSetupDraft
 from .outbox import Done, Item, Outbox, Request, Submit, Tell
-from .records import MemoryRecords, Table
+from .records import MemoryRecords, Records, Table
 from .relay import Relay
 from .wallet import EndUser
 
 _CHAIN_ID = 1337
 _LEDGER = bytes(19) + b"\x01"
+DRAFT = "draft_setup"
+"""The step that a client does ahead of the demand for a session."""
 _PAY_MESSAGES = range(0x50, 0x60)
 """PCMDs of Pay: what a client tells another client, and not a relay."""
 
@@ -82,7 +85,7 @@ class Side:
 
     name: Name
     machine: Any
-    records: MemoryRecords = field(default_factory=MemoryRecords)
+    records: Records = field(default_factory=MemoryRecords)
     outstanding: dict[bytes, Request] = field(default_factory=dict)
 
 
@@ -90,7 +93,8 @@ Watch = Callable[[Name, str], AbstractContextManager[object]]
 """Entered around each step of a machine, with the party and the message or command it handles."""
 
 
-def _unwatched(name: Name, step: str) -> AbstractContextManager[object]:
+def unwatched(name: Name, step: str) -> AbstractContextManager[object]:
+    """Nobody watches."""
     return nullcontext()
 
 
@@ -105,7 +109,7 @@ class Dialogue:
     def __init__(self, moment: Moment, issuer: IssuerKey, *,
                  heard: Callable[[Delivery], None] = lambda delivery: None,
                  settled: Callable[[Name, LedgerCall], None] = lambda name, call: None,
-                 watch: Watch = _unwatched) -> None:
+                 watch: Watch = unwatched) -> None:
         self.moment = moment
         self.heard = heard
         self.settled = settled
@@ -150,15 +154,22 @@ class Dialogue:
         return [cid for cid in self.channels(name) if cid not in before]
 
     def setup(self, cid: int) -> bytes:
-        """Nano-Setup out of the client's channel `cid`; returns hash(nT)."""
+        """Nano-Setup out of the client's channel `cid`, drafted before; returns hash(nT)."""
         client = self.sides[Name.CLIENT]
+        ready: list[NanoSetupDraft] = []
         found: list[bytes] = []
 
+        def draft() -> Outbox:
+            ready.append(client.machine.draft_setup(client.records, self.moment, cid))
+            return []
+
         def start() -> Outbox:
-            terms_hash, outbox = client.machine.nano_setup(client.records, self.moment, cid)
+            terms_hash, outbox = client.machine.nano_setup(
+                client.records, self.moment, cid, ready[0])
             found.append(terms_hash)
             return list(outbox)
 
+        self._act(client, DRAFT, draft)
         self._act(client, "nano_setup", start)
         return found[0]
 

@@ -8,13 +8,14 @@ live claim goes to the ledger, and the wallet is not used again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
 from monetor_chain.statements import channel_id
 
 from ..crypto.errors import CryptoError
-from . import cash_out, establish, wallet as wallets
+from . import cash_out, establish, restored, wallet as wallets
 from .errors import ProtocolError, RefusalCode
 from .ledger import (
     Block,
@@ -103,18 +104,64 @@ class Duty(IntEnum):
 
 
 class EndUserMachine:
-    """Base of the client's and the relay's machine; it holds no state but its configuration."""
+    """Base of the client's and the relay's machine; it holds no state but its configuration.
 
-    def __init__(self, user: EndUser) -> None:
+    `user` says who the party is at one intermediary, `others` at further ones.
+    """
+
+    def __init__(self, user: EndUser, others: Sequence[EndUser] = ()) -> None:
         self.user = user
+        self.others = tuple(others)
+        self._at: dict[int, EndUser] = {}
+
+    # --- Intermediaries
+
+    def user_at(self, key_hash: bytes) -> EndUser:
+        """Who this party is at the intermediary of a key; `ProtocolError` if it is at none such."""
+        for one in (self.user, *self.others):
+            if one.key_hash == key_hash:
+                return one
+        raise ProtocolError("this party has no channel at that intermediary")
+
+    def user_of(self, records: Records, group: int) -> EndUser:
+        """Who this party is at the intermediary of a group."""
+        if not self.others:
+            return self.user
+        if group not in self._at:
+            found = establish.find_group(records, group)
+            if found is None:
+                return self.user
+            self._at[group] = next(
+                one for one in (*self.others, self.user)
+                if one is self.user or establish.is_at(found, one.ctx, one.intermediary))
+        return self._at[group]
+
+    def user_of_session(self, records: Records, terms_hash: bytes) -> EndUser:
+        """Who this party is at the intermediary of a session."""
+        return self.user_of(records, wallets.session_of(records, terms_hash).cid >> 8)
+
+    def user_for(self, records: Records, conversation: bytes) -> EndUser:
+        """Who this party is at the intermediary that a conversation is with."""
+        kind, _, key = conversation.partition(b":")
+        match kind:
+            case b"group":
+                asked = establish.asked_intermediary(records, conversation)
+                return self.user if asked is None else self.user_at(asked)
+            case b"establish" | b"recall":
+                return self.user_of(records, int.from_bytes(key, "big") >> 8)
+            case b"cash-out":
+                return self.user_of(records, int.from_bytes(key, "big"))
+            case b"session":
+                return self.user_of_session(records, key)
+        return self.user
 
     # --- Commands
 
-    def open_group(self, records: Records, moment: Moment, *, deposit: int, fund: int, count: int
-                   ) -> Outbox:
+    def open_group(self, records: Records, moment: Moment, *, deposit: int, fund: int, count: int,
+                   user: EndUser | None = None) -> Outbox:
         """Open a channel group; see `establish.start_group`."""
-        return establish.start_group(records, self.user, moment, deposit=deposit, fund=fund,
-                                     count=count)
+        return establish.start_group(records, user or self.user, moment, deposit=deposit,
+                                     fund=fund, count=count)
 
     def cash_out(self, records: Records, group: int) -> Outbox:
         """Close the idle channels of a group; see `cash_out.start`.
@@ -123,24 +170,28 @@ class EndUserMachine:
         """
         outbox: Outbox = []
         for wallet in wallets.all_wallets(records):
-            if isinstance(wallet, Idle) and wallet.shown and wallet.cid >> 8 == group:
+            if (isinstance(wallet, Idle) and wallet.cid >> 8 == group
+                    and not cash_out.may_show(records, wallet)):
                 outbox += self.post_claim(records, wallet.cid)
         if outbox and not cash_out.has_idle(records, group):
             return outbox
-        outbox += cash_out.start(records, self.user, group)
+        outbox += cash_out.start(records, self.user_of(records, group), group)
         set_deadline(records, tip(records).timestamp + 1, Duty.SHOWN, subject_of(group))
         return outbox
 
-    def post_claim(self, records: Records, cid: int) -> Outbox:
+    def post_claim(self, records: Records, cid: int, *, at_last: bool = False) -> Outbox:
         """Close one channel on the ledger with its live claim, without the intermediary.
 
         The wallet takes part in nothing more, but it is kept until the ledger has taken the claim:
-        a transaction that is lost or reverts is followed by another.
+        a transaction that is lost or reverts is followed by another. A claim out of a backup, which
+        may be revoked, is posted `at_last` only: when the channel is forfeited without it.
         """
         wallet = wallets.get(records, cid)
         call = None if wallet is None else wallets.claim(records, wallet)
         if wallet is None or call is None:
             return []
+        if not at_last and restored.stands_on_old_lock(records, cid):
+            return [Note("claim-held", "it comes out of a backup and may be revoked")]
         group = establish.find_group(records, cid >> 8)
         if group is None or group.phase is not establish.GroupPhase.OPEN:
             return []
@@ -166,8 +217,9 @@ class EndUserMachine:
         if isinstance(message, Refusal):
             if asked is not None and message.about != asked & 0xFF:
                 return []
-            return (self.on_refusal(records, moment, conversation, message)
-                    + self._answer_notices(records))
+            outbox = (self._refused_after_backup(records, conversation, message)
+                      or self.on_refusal(records, moment, conversation, message))
+            return outbox + self._answer_notices(records)
         try:
             outbox = self._on_reply(records, moment, conversation, message)
         except CryptoError as error:
@@ -177,18 +229,48 @@ class EndUserMachine:
     def _on_reply(self, records: Records, moment: Moment, conversation: bytes, message: Any
                   ) -> Outbox:
         kind, _, key = conversation.partition(b":")
+        user = self.user_for(records, conversation)
         match kind, message:
             case b"group", GroupReply():
-                return establish.on_group_reply(records, self.user, conversation, message)
+                return establish.on_group_reply(records, user, conversation, message)
             case b"establish", EstablishReply():
                 return establish.on_establish_reply(
-                    records, self.user, moment, int.from_bytes(key, "big"), message)
+                    records, user, moment, int.from_bytes(key, "big"), message)
             case b"establish", OpenedReply():
                 return establish.on_opened_reply(
-                    records, self.user, int.from_bytes(key, "big"), message)
+                    records, user, int.from_bytes(key, "big"), message)
             case b"cash-out", CashOutReply():
-                return cash_out.on_reply(records, self.user, int.from_bytes(key, "big"), message)
+                return cash_out.on_reply(records, user, int.from_bytes(key, "big"), message)
         raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
+
+    def _refused_after_backup(self, records: Records, conversation: bytes, refusal: Refusal
+                              ) -> Outbox:
+        """What a refusal means to a channel whose claim comes out of a backup; nothing to others.
+
+        The intermediary has answered another request in this place, or has gone on from it.
+        """
+        kind, _, key = conversation.partition(b":")
+        if kind == b"recall":
+            return restored.on_word(records, int.from_bytes(key, "big"), refusal)
+        if refusal.code not in (RefusalCode.REUSED, RefusalCode.STATE, RefusalCode.UNKNOWN):
+            return []
+        lost = [cid for cid in restored.channels_of(records, conversation)
+                if restored.is_lost(records, cid, refusal.code)]
+        if not lost:
+            return []
+        outbox: Outbox = [Done(conversation)]
+        for cid in lost:
+            outbox += [*self._leave(records, cid), *restored.give_over(records, cid)]
+        if kind == b"cash-out":
+            outbox += self._claim_shown(records, int.from_bytes(key, "big"))
+        return outbox
+
+    def waits_for_word(self, records: Records, conversation: bytes) -> bool:
+        """Whether there is nothing to do but to ask again: claims out of a backup do not serve to
+        be posted."""
+        return conversation.startswith(b"recall:") or any(
+            restored.stands_on_old_lock(records, cid)
+            for cid in restored.channels_of(records, conversation))
 
     def on_refusal(self, records: Records, moment: Moment, conversation: bytes, refusal: Refusal
                    ) -> Outbox:
@@ -206,6 +288,8 @@ class EndUserMachine:
     def give_up(self, records: Records, moment: Moment, conversation: bytes, *,
                 refused: bool = False) -> Outbox:
         """The intermediary is silent or refuses: recover what the conversation stands for."""
+        if not refused and self.waits_for_word(records, conversation):
+            return []
         kind, _, key = conversation.partition(b":")
         done: Outbox = [Done(conversation)]
         if kind == b"establish":
@@ -220,7 +304,7 @@ class EndUserMachine:
         """Follow the ledger; events come in chain order, before the `Block` that confirms them."""
         match event:
             case Block():
-                advance(records, event.number, event.timestamp)
+                advance(records, event)
             case Opened() if establish.note_opened(records, event) is not None:
                 self._await_opening(records, moment, event.group)
             case Funded() if establish.find_group(records, event.group) is not None:
@@ -252,26 +336,31 @@ class EndUserMachine:
                             ) -> Outbox:
         """Answer at once; but a hidden payment that is under way may end first, within the notice.
 
-        A payee that closes in its middle would leave the payer's secret revealed for nothing.
+        A payee that closes in its middle would leave the payer's secret revealed for nothing. A
+        claim out of a backup waits as well: the wallet may get a better one, and in the end there
+        is nothing to lose by it.
         """
         latest = event.deadline - 2 * moment.parameters.safety_margin
-        if (isinstance(wallets.get(records, event.cid), Paying | Voiding)
-                and moment.now < latest):
+        if self._must_wait(records, event.cid) and moment.now < latest:
             wallets.put_notice(records, event.cid, CloseNotice(latest))
             set_deadline(records, latest, Duty.ANSWER, subject_of(event.cid))
             return []
-        return self.post_claim(records, event.cid)
+        return self.post_claim(records, event.cid, at_last=True)
 
     def _answer_notices(self, records: Records) -> Outbox:
         """Post what a hidden payment has held up, as soon as it has ended."""
         outbox: Outbox = []
         for cid in wallets.noticed(records):
-            if not isinstance(wallets.get(records, cid), Paying | Voiding):
+            if not self._must_wait(records, cid):
                 outbox += self._answer_notice(records, cid)
         return outbox
 
+    def _must_wait(self, records: Records, cid: int) -> bool:
+        wallet = wallets.get(records, cid)
+        return isinstance(wallet, Paying | Voiding) or restored.stands_on_old_lock(records, cid)
+
     def _answer_notice(self, records: Records, cid: int) -> Outbox:
-        outbox = self.post_claim(records, cid)
+        outbox = self.post_claim(records, cid, at_last=True)
         wallets.put_notice(records, cid, None)
         return outbox
 
@@ -279,7 +368,7 @@ class EndUserMachine:
 
     def tick(self, records: Records, moment: Moment) -> Outbox:
         """Do what is due; to be called at least every μ / `LOOKS` seconds."""
-        outbox: Outbox = []
+        outbox = restored.ask(records, moment)
         for deadline in due(records, moment.now):
             try:
                 outbox += self._on_due(records, moment, deadline)
@@ -337,6 +426,8 @@ class EndUserMachine:
     def _claim_shown(self, records: Records, group: int) -> Outbox:
         """Wallets that were shown for a cooperative close which has not come about."""
         found = establish.find_group(records, group)
+        if self.waits_for_word(records, cash_out.conversation(group)):
+            return []
         outbox = cash_out.abandon(records, group)
         for index in range(found.count if found else 0):
             cid = channel_id(group, index)

@@ -53,13 +53,16 @@ class GroupPhase(IntEnum):
     HALF_OPEN = 3
     OPEN = 4
     GONE = 5
+    RESOLVED = 6
+    """At the intermediary: all of its channels are paid out."""
 
 
 @record
 @dataclass(frozen=True, slots=True)
 class PendingGroup:
-    """E's half of a group whose id is not known yet."""
+    """E's half of a group whose id is not known yet; `key_hash` is the key of the asked I."""
 
+    key_hash: B32
     role: Role
     deposit: U64
     fund: U64
@@ -91,7 +94,8 @@ def group_key(group: int) -> bytes:
     return key248(group)
 
 
-def _conversation(cid: int) -> bytes:
+def opening_conversation(cid: int) -> bytes:
+    """The conversation of a channel's opening."""
     return b"establish:" + key248(cid)
 
 
@@ -109,6 +113,19 @@ def group_of(records: Records, cid: int) -> Group:
     return group
 
 
+def is_at(group: Group, ctx: bytes, intermediary: bytes) -> bool:
+    """Whether a group is under the key of `ctx` and the account of this intermediary: the hash that
+    names a group covers both."""
+    return group.group == group_id(ctx, group.account, intermediary, group.role, group.deposit,
+                                   group.fund, group.count, group.rho_e, group.rho_i)
+
+
+def asked_intermediary(records: Records, conversation: bytes) -> bytes | None:
+    """The hash of the intermediary's key that a new group's conversation is with."""
+    found = records.get(Table.META, b"pending-group:" + conversation.removeprefix(b"group:"))
+    return found.key_hash if isinstance(found, PendingGroup) else None
+
+
 # --- End user ------------------------------------------------------------------------------------
 
 
@@ -123,7 +140,7 @@ def start_group(records: Records, user: EndUser, moment: Moment, *, deposit: int
             raise ProtocolError(f"the {name} of a channel lies in [0, {limit}], not {amount}")
     rho_e = secrets.token_bytes(32)
     records.put(Table.META, b"pending-group:" + rho_e,
-                PendingGroup(user.role, deposit, fund, count, rho_e))
+                PendingGroup(user.key_hash, user.role, deposit, fund, count, rho_e))
     message = GroupRequest(user.account, user.role, deposit, fund, count, rho_e)
     return [Request(b"group:" + rho_e, *pack(message))]
 
@@ -149,7 +166,7 @@ def on_group_reply(records: Records, user: EndUser, conversation: bytes, reply: 
             wpk=lock_of(wsk))
         wallets.put(records, cid, Establishing(
             Next(cid, nonce, wsk, pending.deposit, blinding.t_rt, blinding.t_pt), NO_TOKEN))
-        outbox.append(Request(_conversation(cid), *pack(
+        outbox.append(Request(opening_conversation(cid), *pack(
             EstablishRequest(cid, request.d_rt, request.d_pt, proof))))
     return outbox
 
@@ -168,7 +185,7 @@ def on_establish_reply(records: Records, user: EndUser, moment: Moment, cid: int
     wallets.put(records, cid, replace(wallet, rt=rt))
     group = group_of(records, cid)
     group = replace(group, ready=group.ready + 1)
-    outbox: Outbox = [Done(_conversation(cid))]
+    outbox: Outbox = [Done(opening_conversation(cid))]
     if group.ready == group.count:
         group = replace(group, phase=GroupPhase.SUBMITTED)
         outbox.append(Submit(b"open:" + group_key(group.group), Open(
@@ -186,7 +203,7 @@ def on_funded(records: Records, event: Funded) -> Outbox:
         return []
     records.put(Table.GROUP, group_key(group.group), replace(group, phase=GroupPhase.OPEN))
     return [
-        Request(_conversation(cid), *pack(OpenedRequest(cid)))
+        Request(opening_conversation(cid), *pack(OpenedRequest(cid)))
         for cid in (channel_id(group.group, index) for index in range(group.count))
     ]
 
@@ -195,11 +212,11 @@ def on_opened_reply(records: Records, user: EndUser, cid: int, reply: OpenedRepl
     """A channel's wallet token: the wallet can be spent."""
     wallet = wallets.get(records, cid)
     if not isinstance(wallet, Establishing) or wallet.rt == NO_TOKEN:
-        return [Done(_conversation(cid))]
+        return [Done(opening_conversation(cid))]
     pt = wallet_token(user, wallet.next, reply.pt)
     wallets.put(records, cid, Idle(cid, wallet.next.nonce, wallet.next.wsk, wallet.next.balance,
                                    pt, wallet.rt))
-    return [Done(_conversation(cid)), Note("channel-open", f"{wallet.next.balance} units")]
+    return [Done(opening_conversation(cid)), Note("channel-open", f"{wallet.next.balance} units")]
 
 
 def reclaim(records: Records, group: int) -> Outbox:
@@ -281,8 +298,9 @@ def answer_establish(records: Records, me: Intermediary, moment: Moment,
                      message: EstablishRequest) -> Answer:
     """Sign a channel's first refund token: one pair of D's for a cid, ever."""
     group = _known_group(records, message.cid)
-    verify_opening(me.issuer, me.ctx, TokenRequest(message.d_rt, message.d_pt),
-                   message.proof, role=group.role, cid=message.cid, balance=group.deposit)
+    me.require_proof(
+        verify_opening, me.ctx, TokenRequest(message.d_rt, message.d_pt), message.proof,
+        role=group.role, cid=message.cid, balance=group.deposit)
     records.put(Table.CHANNEL, b"request:" + key248(message.cid), ChannelRequest(message.d_pt))
     return Answer(EstablishReply(me.issuer.blind_sign(
         message.d_rt, tag=tag(TokenKind.REFUND, group.role, me.ctx), cid=message.cid,
@@ -322,6 +340,6 @@ def fund_opened(records: Records, moment: Moment, event: Opened) -> Outbox:
 
 def _known_group(records: Records, cid: int) -> Group:
     group = find_group(records, cid >> 8)
-    if group is None or (cid & 0xFF) >= group.count:
+    if group is None or group.phase is GroupPhase.RESOLVED or (cid & 0xFF) >= group.count:
         raise Refused(RefusalCode.UNKNOWN, "the channel belongs to no agreed group")
     return group

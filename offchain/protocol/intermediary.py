@@ -2,7 +2,8 @@
 """The intermediary's machine: answers requests and stands up for its money on the ledger.
 
 Every request is answered in one transaction of the store. `handle` finds a stored reply first;
-only a new request reaches its protocol's check. `on_ledger` and `tick` refute revoked claims,
+only a new request reaches its protocol's check. Put back from a backup it answers none, and only
+settles. `on_ledger` and `tick` refute revoked claims,
 reveal known payments and resolve channels whose deadline has passed.
 """
 
@@ -13,12 +14,23 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
-from monetor_chain.statements import Role, channel_id, keccak256
+from monetor_chain.statements import Role, channel_id, group_id, keccak256
 
 from ..crypto.errors import CryptoError
-from . import answering, cash_out, establish, nano_close, nano_establish, nano_setup, pay
+from . import (
+    answering,
+    cash_out,
+    establish,
+    nano_close,
+    nano_establish,
+    nano_setup,
+    old_locks,
+    pay,
+    pruning,
+)
 from .answering import SPEND, Answer, Intermediary
-from .codec import B32, U64
+from .claims import Verdicts
+from .codec import B32, U64, U248
 from .errors import ProtocolError, RefusalCode, Refused
 from .ledger import (
     Block,
@@ -43,6 +55,7 @@ from .messages import (
     ClientCloseRequest,
     ClientCloseReveal,
     EstablishRequest,
+    GroupReply,
     GroupRequest,
     NanoEstablishRequest,
     NanoEstablishReveal,
@@ -65,7 +78,7 @@ from .messages import (
 from .moment import Moment, advance, tip
 from .outbox import Outbox, Submit
 from .records import Records, Table, key248, record
-from .sessions import Session, due, set_deadline, subject_of
+from .sessions import Deadline, Session, due, session, set_deadline, subject_of
 from .wallet import Proved
 
 Handler = Callable[[Records, Intermediary, Moment, Any], Answer]
@@ -121,15 +134,21 @@ class Duty(IntEnum):
     """What a deadline reminds the intermediary of."""
 
     RESOLVE = 1
+    PRUNE_SESSION = 2
+    PRUNE_LEG = 3
+    PRUNE_WAITING = 4
+    PRUNE_GROUP = 5
 
 
 @record
 @dataclass(frozen=True, slots=True)
 class PostedClaim:
-    """A claim on one of the intermediary's channels; `terms_hash` is zero unless in a session."""
+    """A claim on one of the intermediary's channels; `terms_hash` is zero unless in a session,
+    `lock` unless a lock was posted."""
 
     terms_hash: B32
     deadline: U64
+    lock: U248
 
 
 class IntermediaryMachine:
@@ -138,14 +157,22 @@ class IntermediaryMachine:
     def __init__(self, me: Intermediary) -> None:
         self.me = me
 
-    def handle(self, records: Records, moment: Moment, pcmd: int, payload: bytes
-               ) -> tuple[tuple[int, bytes], Outbox]:
+    def handle(self, records: Records, moment: Moment, pcmd: int, payload: bytes,
+               verdicts: Verdicts | None = None) -> tuple[tuple[int, bytes], Outbox]:
         """The reply to a request, and the outbox.
 
         Raises `ProtocolError` (`Refused` with its code) when the request is refused and nothing
-        may be stored; `refusal` turns that into the message to send.
+        may be stored; `refusal` turns that into the message to send. With `verdicts` it verifies
+        no proof of its own and raises `Unverified` where a verdict is missing.
         """
+        me = self.me if verdicts is None else replace(self.me, verdicts=verdicts)
+        if old_locks.restored(records) is not None:
+            # It may have forgotten what it answered, which wallets are spent and which locks
+            # revoked: any answer could be a second one to the same question.
+            raise Refused(RefusalCode.STATE, "put back from a backup, it only settles")
         message = unpack(pcmd, payload)
+        if isinstance(message, GroupRequest | EstablishRequest) and pruning.is_retiring(records):
+            raise Refused(RefusalCode.STATE, "this key takes no new channels")
         step = _STEPS.get(type(message))
         if step is None:
             raise ProtocolError(f"a {type(message).__name__} is no request")
@@ -163,15 +190,42 @@ class IntermediaryMachine:
                 moment.now - tip(records).timestamp > moment.parameters.safety_margin):
             raise Refused(RefusalCode.NOT_YET, "the latest confirmed block is too old")
         try:
-            answer = handler(records, self.me, moment, message)
+            answer = handler(records, me, moment, message)
         except CryptoError as error:
             raise Refused(RefusalCode.PROOF, str(error)) from error
+        self._schedule(records, moment, message, answer.reply)
         if answer.reply is None:
             return pack(Refusal(answer.refusal, pcmd)), answer.outbox
         reply = pack(answer.reply)
         if key_of is not None:
             answering.store_answer(records, name, key_of(message), (pcmd, payload), reply)
+        if isinstance(message, CashOutRequest):
+            pruning.note_cashed_out(records, message.group, keccak256(payload))
         return reply, answer.outbox
+
+    def _schedule(self, records: Records, moment: Moment, message: Any, reply: Any) -> None:
+        """Say when what a request has left behind may be forgotten."""
+        match message:
+            case GroupRequest() if isinstance(reply, GroupReply):
+                group = group_id(
+                    self.me.ctx, message.account, self.me.address, message.role, message.deposit,
+                    message.fund, message.count, message.rho_e, reply.rho_i)
+                set_deadline(records, moment.now + moment.parameters.close_notice,
+                             Duty.PRUNE_GROUP, subject_of(group))
+            case NanoSetupRequest():
+                terms_hash = message.terms.nano_terms().hash()
+                pruning.note_spent(records, terms_hash, message.nonce)
+                pruning.keep_session_until(records, moment, session(records, terms_hash),
+                                           Duty.PRUNE_SESSION)
+            case NanoEstablishRequest():
+                pruning.note_spent(records, message.terms_hash, message.nonce)
+            case PayerRequest() | PayeeRequest():
+                joined = records.get(Table.NONCE, key248(message.nonce))
+                if isinstance(joined, pay.JoinedLeg):
+                    pruning.keep_leg_until(records, moment, joined.leg, Duty.PRUNE_LEG)
+                else:
+                    set_deadline(records, message.t_p + moment.parameters.safety_margin,
+                                 Duty.PRUNE_WAITING, bytes(32))
 
     @staticmethod
     def refusal(error: ProtocolError, pcmd: int) -> tuple[int, bytes]:
@@ -179,6 +233,10 @@ class IntermediaryMachine:
         return pack(Refusal.of(error, pcmd & 0xFF))
 
     # --- Commands
+
+    def retire(self, records: Records) -> None:
+        """Take no new channels under this key any more; those there are are served to their end."""
+        pruning.retire(records)
 
     def request_close(self, records: Records, cid: int) -> Outbox:
         """Ask the owner of a channel to close it, for one that is not heard of any more.
@@ -196,15 +254,17 @@ class IntermediaryMachine:
         """Follow the ledger; events come in chain order, before the `Block` that confirms them."""
         match event:
             case Block():
-                advance(records, event.number, event.timestamp)
-            case Opened():
+                advance(records, event)
+                pruning.move_horizon(records)
+            case Opened() if old_locks.restored(records) is None and not pruning.is_retiring(
+                    records):
                 return establish.fund_opened(records, moment, event)
             case Funded():
                 self._on_funded(records, event)
             case Reclaimed():
                 return establish.on_reclaimed(records, event)
             case CloseRequested() if establish.find_group(records, event.cid >> 8) is not None:
-                self._watch(records, moment, event.cid, bytes(32), event.deadline)
+                self._watch(records, moment, event.cid, PostedClaim(bytes(32), event.deadline, 0))
             case RefundPosted():
                 return self._on_posted(records, moment, event)
             case PayerRevealed():
@@ -212,9 +272,9 @@ class IntermediaryMachine:
             case Revealed():
                 self._on_revealed(records, event)
             case Resolved() | Refuted():
-                self._on_resolved(records, event.cid)
+                return self._on_resolved(records, event.cid)
             case GroupClosed():
-                self._on_group_closed(records, event)
+                return self._on_group_closed(records, event)
         return []
 
     def _on_funded(self, records: Records, event: Funded) -> None:
@@ -224,13 +284,15 @@ class IntermediaryMachine:
         records.put(Table.GROUP, establish.group_key(event.group),
                     replace(group, phase=establish.GroupPhase.OPEN))
         pay.count_window(records, group.dispute_window, group.count)
+        pruning.note_open(records, group.group)
 
     def _on_posted(self, records: Records, moment: Moment, event: RefundPosted) -> Outbox:
         group = establish.find_group(records, event.cid >> 8)
         if group is None:
             return []
         cash_out.mark_gone(records, group.group, 1 << (event.cid & 0xFF))
-        self._watch(records, moment, event.cid, event.terms_hash, event.deadline)
+        self._watch(records, moment, event.cid,
+                    PostedClaim(event.terms_hash, event.deadline, event.lock))
         outbox = answering.mark_posted(records, event.lock, event.cid)
         session = records.get(Table.SESSION, event.terms_hash)
         if event.kind is ClaimKind.NANO and isinstance(session, Session):
@@ -238,10 +300,9 @@ class IntermediaryMachine:
         return outbox
 
     @staticmethod
-    def _watch(records: Records, moment: Moment, cid: int, terms_hash: bytes, deadline: int
-               ) -> None:
-        records.put(Table.CHANNEL, b"posted:" + key248(cid), PostedClaim(terms_hash, deadline))
-        set_deadline(records, deadline + 1 + moment.parameters.safety_margin, Duty.RESOLVE,
+    def _watch(records: Records, moment: Moment, cid: int, claim: PostedClaim) -> None:
+        records.put(Table.CHANNEL, b"posted:" + key248(cid), claim)
+        set_deadline(records, claim.deadline + 1 + moment.parameters.safety_margin, Duty.RESOLVE,
                      subject_of(cid))
 
     def _on_revealed(self, records: Records, event: Revealed) -> None:
@@ -255,46 +316,69 @@ class IntermediaryMachine:
             records.put(Table.CHAIN_HEAD, nano_setup.revealed_key(event.terms_hash),
                         nano_setup.NonceUse(event.terms_hash))
 
-    def _on_resolved(self, records: Records, cid: int) -> None:
+    def _on_resolved(self, records: Records, cid: int) -> Outbox:
         group = establish.find_group(records, cid >> 8)
         if group is None:
-            return
+            return []
         cash_out.mark_gone(records, group.group, 1 << (cid & 0xFF))
         pay.count_window(records, group.dispute_window, -1)
-        posted = records.get(Table.CHANNEL, b"posted:" + key248(cid))
-        if isinstance(posted, PostedClaim):
-            records.delete(Table.CHANNEL, b"posted:" + key248(cid))
+        posted = self._forget_claim(records, cid)
+        if posted is not None:
             session = records.get(Table.SESSION, posted.terms_hash)
             if isinstance(session, Session) and group.role is Role.RELAY:
                 records.put(Table.SESSION, posted.terms_hash,
                             replace(session, relay_resolved=True))
+        return pruning.on_paid_out(records, group, 1 << (cid & 0xFF))
 
-    def _on_group_closed(self, records: Records, event: GroupClosed) -> None:
+    @staticmethod
+    def _forget_claim(records: Records, cid: int) -> PostedClaim | None:
+        key = b"posted:" + key248(cid)
+        posted = records.get(Table.CHANNEL, key)
+        if not isinstance(posted, PostedClaim):
+            return None
+        records.delete(Table.CHANNEL, key)
+        answering.forget_posted(records, posted.lock, cid)
+        return posted
+
+    def _on_group_closed(self, records: Records, event: GroupClosed) -> Outbox:
         group = establish.find_group(records, event.group)
         if group is None:
-            return
+            return []
         cash_out.mark_gone(records, group.group, event.channels)
         pay.count_window(records, group.dispute_window, -event.channels.bit_count())
         for index in range(group.count):
             if event.channels >> index & 1:
                 # Nothing is left to resolve of a claim that the close has overtaken.
-                records.delete(Table.CHANNEL,
-                               b"posted:" + key248(channel_id(group.group, index)))
+                self._forget_claim(records, channel_id(group.group, index))
+        return pruning.on_paid_out(records, group, event.channels)
 
     # --- Time
 
     def tick(self, records: Records, moment: Moment) -> Outbox:
-        """Resolve channels whose deadline has passed and whose owner has not done so."""
+        """Resolve channels whose deadline has passed and whose owner has not done so; forget what
+        can never matter again."""
         outbox: Outbox = []
         for deadline in due(records, moment.now):
-            cid = int.from_bytes(deadline.subject[1:], "big")
-            posted = records.get(Table.CHANNEL, b"posted:" + key248(cid))
-            if not isinstance(posted, PostedClaim):
-                continue
-            if tip(records).timestamp <= posted.deadline:
-                set_deadline(records, moment.now + 1, Duty.RESOLVE, deadline.subject)
-                continue
-            outbox.append(Submit(b"resolve:" + key248(cid), Resolve(cid)))
+            match deadline.what:
+                case Duty.PRUNE_SESSION:
+                    outbox += pruning.session_due(records, moment, deadline)
+                case Duty.PRUNE_LEG:
+                    outbox += pruning.leg_due(records, moment, deadline)
+                case Duty.PRUNE_GROUP:
+                    outbox += pruning.group_due(records, moment, deadline)
+                case Duty.PRUNE_WAITING:
+                    pruning.waiting_due(records, moment)
+                case _:
+                    outbox += self._resolve_due(records, moment, deadline)
         return outbox
 
-
+    @staticmethod
+    def _resolve_due(records: Records, moment: Moment, deadline: Deadline) -> Outbox:
+        cid = int.from_bytes(deadline.subject[1:], "big")
+        posted = records.get(Table.CHANNEL, b"posted:" + key248(cid))
+        if not isinstance(posted, PostedClaim):
+            return []
+        if tip(records).timestamp <= posted.deadline:
+            set_deadline(records, moment.now + 1, Duty.RESOLVE, deadline.subject)
+            return []
+        return [Submit(b"resolve:" + key248(cid), Resolve(cid))]

@@ -366,6 +366,7 @@ class Block:
 
     number: int
     timestamp: int
+    hash: bytes = bytes(32)
 
 
 LedgerEvent: TypeAlias = (

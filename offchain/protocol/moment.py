@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from monetor_chain.parameters import NetworkParameters
 
-from .codec import U64
+from .codec import B32, U64
+from .ledger import Block
 from .records import Records, Table, record
 
 _TIP = b"tip"
@@ -17,10 +18,14 @@ _TIP = b"tip"
 @record
 @dataclass(frozen=True, slots=True)
 class Tip:
-    """The latest confirmed block that a party has processed, with all events up to it."""
+    """The latest confirmed block that a party has processed, with all events up to it.
+
+    By its `hash` a party that was down sees whether the block is still on the chain.
+    """
 
     number: U64
     timestamp: U64
+    hash: B32 = bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +52,9 @@ def tip(records: Records) -> Tip:
     return stored if isinstance(stored, Tip) else Tip(0, 0)
 
 
-def advance(records: Records, number: int, timestamp: int) -> None:
+def advance(records: Records, block: Block) -> None:
     """Move to a newly confirmed block."""
-    records.put(Table.META, _TIP, Tip(number, timestamp))
+    records.put(Table.META, _TIP, Tip(block.number, block.timestamp, block.hash))
 
 
 def expiry(epoch: int, parameters: NetworkParameters) -> int:

@@ -13,12 +13,11 @@ from dataclasses import replace
 
 from monetor_chain.statements import Role, TokenKind, lock_of, tag
 
-from ..crypto.errors import CryptoError
 from ..crypto.generators import commit
 from ..crypto.hash_chain import verify_claim
 from ..crypto.nano_close import prove_nano_close, verify_nano_close
 from ..crypto.proofs import TokenRequest
-from . import answering, wallet as wallets
+from . import answering, old_locks, wallet as wallets
 from .answering import Answer, Intermediary
 from .errors import ProtocolError, RefusalCode, Refused
 from .establish import ChannelRequest, refund_token, wallet_token
@@ -155,19 +154,25 @@ def start_client(records: Records, terms_hash: bytes) -> Outbox:
 
 def on_count(records: Records, user: EndUser, terms_hash: bytes, reply: ClientCloseCount
              ) -> Outbox:
-    """k* must be proved, and not more than was sent."""
+    """k* must be proved, and not more than was sent.
+
+    A session out of a backup may have paid more since: then the preimage, which nobody but its
+    owner had, is the proof that it did.
+    """
     current = client_session(records, terms_hash)
     if current.phase is not ClientPhase.QUERYING:
         return []
     terms = current.session.terms
-    if reply.k > current.sent:
+    if reply.k > (terms.n if old_locks.is_old_secret(records, current.session.nwsk)
+                  else current.sent):
         raise ProtocolError(f"the intermediary counts {reply.k} payments, {current.sent} were sent")
     if reply.k and chain_of(current.seed, terms.n).value(reply.k) != reply.hc:
         raise ProtocolError("the intermediary's preimage is not of this session's chain")
     balance = client_balance(current.session.saturated, terms, reply.k)
     new, request, proof = _request(user, current.session, reply.k, balance)
     wallets.put(records, new.cid, Closing(new.cid, terms_hash, new))
-    records.put(Table.SESSION, terms_hash, replace(current, phase=ClientPhase.CLOSING))
+    records.put(Table.SESSION, terms_hash, replace(
+        current, phase=ClientPhase.CLOSING, sent=max(current.sent, reply.k)))
     return [Request(conversation(terms_hash), *pack(ClientCloseRequest(
         terms_hash, reply.k, request.d_rt, request.d_pt, proof)))]
 
@@ -329,11 +334,9 @@ def answer_client_reveal(records: Records, me: Intermediary, moment: Moment,
 
 def _verify_close(me: Intermediary, role: Role, commitment: bytes, d_rt: bytes, d_pt: bytes,
                   proof: bytes, adjustment: int, terms_hash: bytes, k: int) -> None:
-    try:
-        verify_nano_close(me.issuer, me.ctx, TokenRequest(d_rt, d_pt), proof, role=role,
-                          commitment=commitment, adjustment=adjustment, terms_hash=terms_hash, k=k)
-    except CryptoError as error:
-        raise Refused(RefusalCode.PROOF, str(error)) from error
+    me.require_proof(
+        verify_nano_close, me.ctx, TokenRequest(d_rt, d_pt), proof, role=role,
+        commitment=commitment, adjustment=adjustment, terms_hash=terms_hash, k=k)
 
 
 def _keep_request(records: Records, terms_hash: bytes, role: Role, d_pt: bytes) -> None:

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from monetor_chain.statements import Role, TokenKind, lock_of, tag
 
-from ..crypto.errors import CryptoError
 from ..crypto.nano_establish import EstablishStatement, prove_nano_establish, verify_nano_establish
 from . import answering, wallet as wallets
 from .answering import Answer, Intermediary
@@ -182,15 +181,12 @@ def answer_establish(records: Records, me: Intermediary, moment: Moment,
         raise Refused(RefusalCode.TOO_LATE, "the session is too near its expiry")
     answering.require_unspent(records, message.nonce)
     answering.require_fresh(records, message.nwpk, "nwpk")
-    try:
-        verify_nano_establish(
-            me.issuer, me.ctx,
-            EstablishStatement(com=message.com, commitment=message.commitment,
-                               sigma=message.sigma, k=message.k),
-            message.proof, tag=tag(TokenKind.PAYMENT, Role.RELAY, me.ctx), nonce=message.nonce,
-            terms=terms, nwpk=message.nwpk)
-    except CryptoError as error:
-        raise Refused(RefusalCode.PROOF, str(error)) from error
+    me.require_proof(
+        verify_nano_establish, me.ctx,
+        EstablishStatement(com=message.com, commitment=message.commitment, sigma=message.sigma,
+                           k=message.k),
+        message.proof, tag=tag(TokenKind.PAYMENT, Role.RELAY, me.ctx), nonce=message.nonce,
+        terms=terms, nwpk=message.nwpk)
     answering.take(records, message.nwpk)
     records.put(Table.NONCE, key248(message.nonce), NonceUse(message.terms_hash))
     records.put(Table.SESSION, message.terms_hash, replace(

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from monetor_chain.parameters import NetworkParameters
 from monetor_chain.statements import NanoTerms, Role, TokenKind, lock_of, tag
 
-from ..crypto.errors import CryptoError
 from ..crypto.generators import commit
 from ..crypto.hash_chain import HashChain
-from ..crypto.nano_setup import SetupStatement, prove_nano_setup, verify_nano_setup
+from ..crypto.nano_setup import (
+    SetupDraft,
+    SetupStatement,
+    draft_nano_setup,
+    verify_nano_setup,
+)
 from . import answering, wallet as wallets
 from .answering import Answer, Intermediary
 from .codec import B32, G1, U248, Scalar
@@ -42,7 +47,7 @@ from .sessions import (
     session,
     sign_nano_refund,
 )
-from .wallet import NO_SIGNATURE, EndUser, EndUserSession, InSession, Spending
+from .wallet import NO_SIGNATURE, EndUser, EndUserSession, Idle, InSession, Spending
 
 
 def conversation(terms_hash: bytes) -> bytes:
@@ -72,31 +77,78 @@ def spent_wallet(records: Records, terms_hash: bytes) -> SpentWallet:
 # --- Client --------------------------------------------------------------------------------------
 
 
-def start(records: Records, user: EndUser, moment: Moment, cid: int) -> tuple[bytes, Outbox]:
-    """Set up a session out of the idle wallet of `cid`; returns hash(nT) and the outbox.
+@dataclass(frozen=True, eq=False, repr=False)
+class NanoSetupDraft:
+    """A session that is ready but for its terms: hash chain, lock, and a proof without challenge.
 
-    `ProtocolError` when the wallet is busy, or its balance does not cover n payments.
+    It serves one wallet once and lives in memory only. A crash loses it, and the wallet is drafted
+    anew: a proof that was begun twice from the same announcements would give the wallet away.
     """
-    idle = wallets.spendable(records, cid)
+
+    nonce: int
+    n: int
+    chain: HashChain
+    nwsk: bytes
+    proof: SetupDraft
+
+    def fits(self, idle: Idle, parameters: NetworkParameters) -> bool:
+        """Whether it is for this wallet and these parameters, and not used up."""
+        return (self.nonce == idle.nonce and self.n == parameters.n
+                and self.proof.cost == _cost(parameters) and not self.proof.finished)
+
+
+def _cost(parameters: NetworkParameters) -> int:
+    return parameters.n * parameters.price
+
+
+def _offered(records: Records, moment: Moment) -> tuple[int, NetworkParameters]:
     # The latest confirmed block decides the epoch, so that the intermediary sees the same one.
     epoch = tip(records).timestamp // moment.parameters.epoch
     parameters = moment.parameters_of(epoch)
     if parameters is None:
         raise ProtocolError(f"the parameters of epoch {epoch} are not known")
-    cost = parameters.n * parameters.price
+    return epoch, parameters
+
+
+def draft(records: Records, user: EndUser, moment: Moment, cid: int) -> NanoSetupDraft:
+    """Do ahead of demand what a setup out of the idle wallet of `cid` will take; writes nothing.
+
+    `ProtocolError` when the wallet is busy, or its balance does not cover n payments.
+    """
+    idle = wallets.spendable(records, cid)
+    parameters = _offered(records, moment)[1]
+    cost = _cost(parameters)
     if idle.balance < cost:
         raise ProtocolError(f"a session costs up to {cost} units, the wallet holds {idle.balance}")
-    chain = HashChain.generate(parameters.n)
+    return NanoSetupDraft(
+        idle.nonce, parameters.n, HashChain.generate(parameters.n), wallets.fresh_secret(),
+        draft_nano_setup(user.issuer, token=idle.pt, cid=cid, wpk=idle.wpk, balance=idle.balance,
+                         cost=cost))
+
+
+def start(records: Records, user: EndUser, moment: Moment, cid: int,
+          prepared: NanoSetupDraft | None = None) -> tuple[bytes, Outbox]:
+    """Set up a session out of the idle wallet of `cid`; returns hash(nT) and the outbox.
+
+    `prepared` saves most of the work if it still fits. `ProtocolError` when the wallet is busy, or
+    its balance does not cover n payments.
+    """
+    idle = wallets.spendable(records, cid)
+    epoch, parameters = _offered(records, moment)
+    if prepared is None or not prepared.fits(idle, parameters):
+        prepared = draft(records, user, moment, cid)
+    chain = prepared.chain
     terms = NanoTerms(-parameters.price, parameters.delta_r, parameters.n, chain.hc0,
                       expiry(epoch, parameters), chain.root, epoch)
     terms_hash = terms.hash()
-    nwsk = wallets.fresh_secret()
-    nwpk = lock_of(nwsk)
-    statement, proof, hidden = prove_nano_setup(
-        user.issuer, user.ctx, token=idle.pt, tag=tag(TokenKind.PAYMENT, Role.CLIENT, user.ctx),
-        cid=cid, nonce=idle.nonce, wpk=idle.wpk, balance=idle.balance, terms=terms, nwpk=nwpk)
+    nwpk = lock_of(prepared.nwsk)
+    proof = prepared.proof.finish(
+        user.ctx, tag=tag(TokenKind.PAYMENT, Role.CLIENT, user.ctx), nonce=idle.nonce, terms=terms,
+        nwpk=nwpk)
+    statement, hidden = prepared.proof.statement, prepared.proof.secrets
     records.put(Table.SESSION, terms_hash, ClientSession(
-        EndUserSession(Terms.of(terms), cid, nwsk, hidden.rho, idle.balance - cost, NO_SIGNATURE),
+        EndUserSession(Terms.of(terms), cid, prepared.nwsk, hidden.rho,
+                       idle.balance - prepared.proof.cost, NO_SIGNATURE),
         ClientPhase.REQUESTED, chain.seed, 0))
     records.put(Table.NONCE, terms_hash, SpentWallet(
         idle.nonce, idle.wsk, hidden.r, statement.commitment))
@@ -195,15 +247,12 @@ def answer_setup(records: Records, me: Intermediary, moment: Moment, message: Na
     answering.require_unspent(records, message.nonce)
     require_fresh_terms(records, moment, terms)
     answering.require_fresh(records, message.nwpk, "nwpk")
-    try:
-        verify_nano_setup(
-            me.issuer, me.ctx,
-            SetupStatement(com=message.com, commitment=message.commitment, sigma=message.sigma,
-                           k=message.k),
-            message.proof, tag=tag(TokenKind.PAYMENT, Role.CLIENT, me.ctx), nonce=message.nonce,
-            terms=terms, nwpk=message.nwpk)
-    except CryptoError as error:
-        raise Refused(RefusalCode.PROOF, str(error)) from error
+    me.require_proof(
+        verify_nano_setup, me.ctx,
+        SetupStatement(com=message.com, commitment=message.commitment, sigma=message.sigma,
+                       k=message.k),
+        message.proof, tag=tag(TokenKind.PAYMENT, Role.CLIENT, me.ctx), nonce=message.nonce,
+        terms=terms, nwpk=message.nwpk)
     answering.take(records, message.nwpk)
     records.put(Table.CHAIN_HEAD, terms.hc0, NonceUse(terms_hash))
     records.put(Table.NONCE, key248(message.nonce), NonceUse(terms_hash))

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 from monetor_chain.statements import GROUP_ORDER, Role, TokenKind, keccak256, lock_of, tag
 
-from ..crypto.errors import CryptoError
 from ..crypto.issuer import unblind
 from ..crypto.pay import (
     PayStatement,
@@ -464,13 +463,10 @@ def answer_payer(records: Records, me: Intermediary, moment: Moment, message: Pa
     _require_leg(records, moment, leg)
     statement = PayStatement(sigma=message.sigma, k=message.k, v=message.v, d_rt=message.d_rt,
                              d_pt=message.d_pt)
-    try:
-        verify_pay_payer(
-            me.issuer, me.ctx, statement, message.proof,
-            tag=tag(TokenKind.PAYMENT, Role.CLIENT, me.ctx), nonce=message.nonce, wpk=message.wpk,
-            pay_fee=moment.parameters.pay_fee, payment_deadline=message.t_p)
-    except CryptoError as error:
-        raise Refused(RefusalCode.PROOF, str(error)) from error
+    me.require_proof(
+        verify_pay_payer, me.ctx, statement, message.proof,
+        tag=tag(TokenKind.PAYMENT, Role.CLIENT, me.ctx), nonce=message.nonce, wpk=message.wpk,
+        pay_fee=moment.parameters.pay_fee, payment_deadline=message.t_p)
     return _join(records, me, message.v, leg, payer=True)
 
 
@@ -484,13 +480,10 @@ def answer_payee(records: Records, me: Intermediary, moment: Moment, message: Pa
     _require_leg(records, moment, leg)
     statement = PayStatement(sigma=message.sigma, k=message.k, v=message.v, d_rt=message.d_rt,
                              d_pt=message.d_pt)
-    try:
-        verify_pay_payee(
-            me.issuer, me.ctx, statement, message.proof,
-            tag=tag(TokenKind.PAYMENT, Role.CLIENT, me.ctx), nonce=message.nonce, wpk=message.wpk,
-            payment_deadline=message.t_p, wpk_payer=message.wpk_c)
-    except CryptoError as error:
-        raise Refused(RefusalCode.PROOF, str(error)) from error
+    me.require_proof(
+        verify_pay_payee, me.ctx, statement, message.proof,
+        tag=tag(TokenKind.PAYMENT, Role.CLIENT, me.ctx), nonce=message.nonce, wpk=message.wpk,
+        payment_deadline=message.t_p, wpk_payer=message.wpk_c)
     return _join(records, me, message.v, leg, payer=False)
 
 
@@ -633,13 +626,10 @@ def answer_void(records: Records, me: Intermediary, moment: Moment, message: Pay
     if answering.lock_state(records, joined.leg.wpk_c).revoked:
         raise Refused(RefusalCode.STATE, "the payment was made: claim it with wsk_C")
     answering.require_live(records, joined.leg.wpk, "wpk_R")
-    try:
-        verify_reissue(me.issuer, me.ctx, TokenRequest(message.d_rt, message.d_pt),
-                       message.proof, k=joined.leg.k, role=Role.CLIENT,
-                       void=_void_payment(me.ctx, joined.leg.nonce, joined.leg.t_p,
-                                          joined.leg.wpk_c))
-    except CryptoError as error:
-        raise Refused(RefusalCode.PROOF, str(error)) from error
+    me.require_proof(
+        verify_reissue, me.ctx, TokenRequest(message.d_rt, message.d_pt), message.proof,
+        k=joined.leg.k, role=Role.CLIENT,
+        void=_void_payment(me.ctx, joined.leg.nonce, joined.leg.t_p, joined.leg.wpk_c))
     leg = replace(joined.leg, d_rt=message.d_rt, d_pt=message.d_pt)
     _move(records, replace(joined, leg=leg), VOIDING)
     return Answer(RefundTokenReply(me.issuer.blind_sign(

@@ -5,7 +5,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import guard, nano_close, nano_establish, nano_pay, nano_setup, wallet as wallets
+from . import (
+    establish,
+    guard,
+    nano_close,
+    nano_establish,
+    nano_pay,
+    nano_setup,
+    restored,
+    wallet as wallets,
+)
 from .end_user import LOOKS, Duty, EndUserMachine
 from .errors import ProtocolError
 from .ledger import (
@@ -15,6 +24,7 @@ from .ledger import (
     GuardOpened,
     LedgerEvent,
     Reveal,
+    Revealed,
 )
 from .messages import (
     Acknowledged,
@@ -28,11 +38,11 @@ from .messages import (
     WalletTokenReply,
     pack,
 )
-from .moment import Moment
+from .moment import Moment, tip
 from .outbox import Done, Note, Outbox, Submit, Tell
 from .records import Records, Table
 from .sessions import Deadline, RelayPhase, RelaySession, relay_session, set_deadline
-from .wallet import Idle, Proved, proved
+from .wallet import EndUser, Idle, Next, Proved, proved
 
 
 class Relay(EndUserMachine):
@@ -40,18 +50,27 @@ class Relay(EndUserMachine):
 
     # --- Sessions
 
-    def idle_channel(self, records: Records) -> int | None:
-        """A channel that can take up a session, the one with the most room first."""
-        idle = [one for one in wallets.all_wallets(records) if isinstance(one, Idle)]
-        return min(idle, key=lambda one: one.balance).cid if idle else None
+    def idle_channel(self, records: Records, user: EndUser | None = None) -> int | None:
+        """A channel at `user`'s intermediary that can take up a session, the one with the most
+        room first."""
+        wanted = user or self.user
+        idle = [one for one in wallets.all_wallets(records) if isinstance(one, Idle)
+                and self.user_of(records, one.cid >> 8) is wanted]
+        return max(idle, key=lambda one: self.room(records, one)).cid if idle else None
+
+    def room(self, records: Records, wallet: Idle | Next) -> int:
+        """How many base units the channel of an idle wallet, or one to come, can still earn."""
+        group = establish.group_of(records, wallet.cid)
+        return nano_establish.relay_cap(group, self.user.tax_rate_bp) - wallet.balance
 
     def on_offer(self, records: Records, moment: Moment, message: NanoOffer
                  ) -> tuple[bytes, Outbox]:
         """Take up an offered session with an idle channel; returns hash(nT)."""
-        cid = self.idle_channel(records)
+        user = self.user_at(message.intermediary)
+        cid = self.idle_channel(records, user)
         if cid is None:
             raise ProtocolError("every channel of this relay is in a session")
-        terms_hash, outbox = nano_establish.on_offer(records, self.user, moment, cid, message)
+        terms_hash, outbox = nano_establish.on_offer(records, user, moment, cid, message)
         margin = moment.parameters.safety_margin
         t_exp = message.terms.t_exp
         set_deadline(records, t_exp - 2 * margin, Duty.CLOSE, terms_hash)
@@ -65,10 +84,18 @@ class Relay(EndUserMachine):
         return nano_pay.on_payment(records, moment, terms_hash, message)
 
     def nano_close(self, records: Records, terms_hash: bytes) -> Outbox:
-        """Start closing a session; nothing happens if it is not active."""
-        if relay_session(records, terms_hash).phase is not RelayPhase.ACTIVE:
+        """Start closing a session; nothing happens if it is not active.
+
+        One out of a backup may have been paid more since, and a watcher may hold the proof: it is
+        closed after T_exp, at what the ledger knows by then.
+        """
+        session = relay_session(records, terms_hash)
+        if session.phase is not RelayPhase.ACTIVE or (
+                restored.is_old_session(records, terms_hash)
+                and tip(records).timestamp <= session.session.terms.t_exp):
             return []
-        return nano_close.start_relay(records, self.user, terms_hash)
+        return nano_close.start_relay(
+            records, self.user_of_session(records, terms_hash), terms_hash)
 
     def active_sessions(self, records: Records) -> list[bytes]:
         """Sessions that take payments."""
@@ -105,20 +132,23 @@ class Relay(EndUserMachine):
         kind, _, key = conversation.partition(b":")
         if kind != b"session":
             return super()._on_reply(records, moment, conversation, message)
+        user = self.user_of_session(records, key)
         match message:
             case NanoRefundReply():
-                return nano_establish.on_refund_reply(records, self.user, key, message)
+                return nano_establish.on_refund_reply(records, user, key, message)
             case Acknowledged():
                 return nano_establish.on_acknowledged(records, key)
             case RefundTokenReply():
-                return nano_close.on_relay_refund(records, self.user, key, message)
+                return nano_close.on_relay_refund(records, user, key, message)
             case WalletTokenReply():
-                return nano_close.on_relay_wallet(records, self.user, key, message)
+                return nano_close.on_relay_wallet(records, user, key, message)
         raise ProtocolError(f"a {type(message).__name__} does not answer what was asked")
 
     def give_up(self, records: Records, moment: Moment, conversation: bytes, *,
                 refused: bool = False) -> Outbox:
         """See `EndUserMachine.give_up`."""
+        if not refused and self.waits_for_word(records, conversation):
+            return []
         kind, _, key = conversation.partition(b":")
         if kind != b"session":
             return super().give_up(records, moment, conversation, refused=refused)
@@ -147,6 +177,9 @@ class Relay(EndUserMachine):
     def on_ledger(self, records: Records, moment: Moment, event: LedgerEvent) -> Outbox:
         """See `EndUserMachine.on_ledger`; a guard also follows its direct channels."""
         match event:
+            case Revealed():
+                self._on_revealed(records, event)
+                return []
             case GuardOpened():
                 return guard.on_opened_guard(records, event)
             case GuardClaimed():
@@ -156,6 +189,15 @@ class Relay(EndUserMachine):
             case GuardClosed():
                 return guard.on_closed(records, event)
         return super().on_ledger(records, moment, event)
+
+    @staticmethod
+    def _on_revealed(records: Records, event: Revealed) -> None:
+        """The ledger proves more payments of a session than a relay out of a backup can."""
+        best = proved(records, event.terms_hash)
+        if event.k_r == event.k_c > best.k and isinstance(
+                records.get(Table.SESSION, event.terms_hash), RelaySession):
+            records.put(Table.PAYMENT, event.terms_hash,
+                        Proved(event.k_r, event.hc, event.path))
 
     def _on_due(self, records: Records, moment: Moment, deadline: Deadline) -> Outbox:
         if deadline.what == Duty.GUARD:
@@ -167,7 +209,11 @@ class Relay(EndUserMachine):
             return super()._on_due(records, moment, deadline)
         match deadline.what:
             case Duty.CLOSE if session.phase is RelayPhase.ACTIVE:
-                return nano_close.start_relay(records, self.user, deadline.subject)
+                started = self.nano_close(records, deadline.subject)
+                if not started:
+                    set_deadline(records, max(moment.now, session.session.terms.t_exp) + 1,
+                                 Duty.CLOSE, deadline.subject)
+                return started
             case Duty.REVEAL if session.phase in (RelayPhase.ACTIVE, RelayPhase.CLOSING):
                 best = proved(records, deadline.subject)
                 if best.k == 0:

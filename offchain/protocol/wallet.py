@@ -15,7 +15,8 @@ from typing import TypeAlias, TypeVar
 from monetor_chain.statements import Role, lock_of
 
 from ..crypto.issuer import IssuerPublicKey, rerandomise
-from .codec import B32, U32, U64, U248, Blob, Ecdsa, Path, Scalar, Token
+from . import old_locks
+from .codec import B20, B32, U32, U64, U248, Blob, Ecdsa, Path, Scalar, Token
 from .errors import ProtocolError
 from .ledger import LedgerCall, NanoRefund, Refund, RefundConditional
 from .messages import Terms
@@ -43,6 +44,31 @@ class EndUser:
     ctx: bytes
     domain: bytes
     tax_rate_bp: int
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class KnownIntermediary:
+    """An intermediary that this party has checked and works with: what it takes to claim from it.
+
+    `name` is what its operator calls it, `issuer` its public key encoded.
+    """
+
+    key_hash: B32
+    ctx: B32
+    account: B20
+    name: Blob
+    issuer: Blob
+
+
+def know_intermediary(records: Records, known: KnownIntermediary) -> None:
+    """Remember an intermediary, for as long as the store lasts."""
+    records.put(Table.ADDRESS, b"intermediary:" + known.key_hash, known)
+
+
+def known_intermediaries(records: Records) -> list[KnownIntermediary]:
+    """Every intermediary that this party works or has worked with."""
+    return [one for _, one in records.scan(Table.ADDRESS, b"intermediary:", b"intermediary;")]
 
 
 @record
@@ -178,6 +204,26 @@ class Claiming:
 
 @record
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """An idle wallet out of a backup: it may have been spent since, and is neither spent nor shown
+    before the intermediary has said that it was not."""
+
+    idle: Idle
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """A channel out of a backup that the intermediary has gone beyond: the newest secrets are
+    lost, and nothing may happen to it any more. `kind` and `state` are the wallet as it was."""
+
+    cid: U248
+    kind: Blob
+    state: Blob
+
+
+@record
+@dataclass(frozen=True, slots=True)
 class Posted:
     """A claim is on the ledger; it is resolved after `deadline`."""
 
@@ -196,7 +242,7 @@ class Settled:
 
 Wallet: TypeAlias = (
     Establishing | Idle | Spending | InSession | Closing | Renewing | Paying | Voiding | CashingOut
-    | Claiming | Posted | Settled
+    | Claiming | Recalled | Stale | Posted | Settled
 )
 
 
@@ -259,7 +305,10 @@ def get(records: Records, cid: int) -> Wallet | None:
 
 
 def put(records: Records, cid: int, wallet: Wallet) -> None:
-    """Store the wallet of channel `cid`."""
+    """Store the wallet of channel `cid`; an idle one out of a backup is to be asked about first."""
+    if isinstance(wallet, Idle) and old_locks.fate(records, wallet.wpk) in (
+            old_locks.Fate.UNKNOWN, old_locks.Fate.ASKED):
+        wallet = Recalled(wallet)
     records.put(Table.WALLET, key248(cid), wallet)
 
 
@@ -315,7 +364,7 @@ def channel_of(wallet: Wallet) -> int:
     match wallet:
         case Establishing() | Renewing():
             return wallet.next.cid
-        case Spending() | CashingOut() | Paying() | Voiding():
+        case Spending() | CashingOut() | Paying() | Voiding() | Recalled():
             return wallet.idle.cid
         case _:
             return wallet.cid
@@ -338,6 +387,12 @@ def claiming(cid: int, wallet: Wallet) -> Claiming:
         return wallet
     kind, state = dump(wallet)
     return Claiming(cid, kind.encode(), state)
+
+
+def stale_state(wallet: Stale) -> Wallet:
+    """The wallet as it was in the backup."""
+    found: Wallet = load(wallet.kind.decode(), wallet.state)
+    return found
 
 
 def session_of(records: Records, terms_hash: bytes) -> EndUserSession:
@@ -369,7 +424,7 @@ def live_claim(records: Records, wallet: Wallet) -> Refund | RefundConditional |
     match wallet:
         case Idle():
             return Refund(wallet.cid, wallet.wpk, wallet.balance, wallet.rt)
-        case Spending() | CashingOut() | Voiding():
+        case Spending() | CashingOut() | Voiding() | Recalled():
             return Refund(wallet.idle.cid, wallet.idle.wpk, wallet.idle.balance, wallet.idle.rt)
         case Paying():
             if wallet.wsk_c != bytes(32) and tip(records).timestamp <= wallet.t_p:
@@ -388,7 +443,7 @@ def live_claim(records: Records, wallet: Wallet) -> Refund | RefundConditional |
                 return None
             return Refund(wallet.next.cid, lock_of(wallet.next.wsk), wallet.next.balance,
                           wallet.rt)
-        case Claiming():
+        case Claiming() | Stale():
             return live_claim(records, load(wallet.kind.decode(), wallet.state))
         case Posted() | Settled():
             return None

@@ -3,8 +3,9 @@
 
 A package is a header, entries and the signature of the party's account, so that nobody else can
 replace it. There is one kind for each of three duties; none holds a key or a wallet token.
-`disputes` of an intermediary only add to what the watcher knows. `proofs` of a relay and `answers`
-of an end user replace the package before, and their counter never goes back.
+`disputes` of an intermediary add to what the watcher knows, and say what no longer matters.
+`proofs` of a relay and `answers` of an end user replace the package before, and their counter never
+goes back.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ from monetor_chain.statements import hash_words, keccak256, typed_digest
 from ..crypto.ecdsa import SIGNATURE_BYTES, address_of, recover, sign
 from ..crypto.errors import CryptoError
 from ..crypto.hash_chain import verify_claim
-from . import wallet as wallets
+from . import old_locks, wallet as wallets
 from .answering import Lock
 from .codec import B20, B32, U8, U32, U64, U248, decode, encode
 from .errors import ProtocolError
 from .establish import Group, GroupPhase, find_group
 from .ledger import Authorised, NanoRefund, Refund, RefundConditional, Reveal
 from .moment import Moment
+from .pruning import HORIZON, Horizon
 from .records import Records, Table, load, record
 from .sessions import Leg, RelayPhase, RelaySession, Session
 from .wallet import Claiming, EndUser, Paying, Posted, Settled, Voiding, Wallet, proved
 
-VERSION = 1
+VERSION = 2
 
 RENEWAL_MARGINS = 24
 """An authorisation outlives its channel's notice by so many safety margins; a party that runs
@@ -72,9 +74,19 @@ class WatchedGroup:
 @record
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """The secret of a lock that somebody could still post: showing it refutes the claim."""
+    """The secret of a lock that somebody could still post: showing it refutes the claim. `since`:
+    when it was revoked (Unix seconds)."""
 
     secret: B32
+    since: U64
+
+
+@record
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All channels of this group of the intermediary's are paid out."""
+
+    group: U248
 
 
 @record
@@ -95,12 +107,22 @@ class Proof:
     claim: Reveal
 
 
-Entry: TypeAlias = WatchedGroup | Revoked | Charged | Proof | Authorised
+@record
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A channel whose newest state a party out of a backup does not know: what the watcher was
+    handed for it before is newer, and stays."""
+
+    cid: U248
+
+
+Entry: TypeAlias = (
+    WatchedGroup | Revoked | Charged | Finished | Horizon | Proof | Authorised | Kept)
 
 _ENTRIES: dict[PackageKind, tuple[type[Any], ...]] = {
-    PackageKind.DISPUTES: (WatchedGroup, Revoked, Charged),
+    PackageKind.DISPUTES: (WatchedGroup, Revoked, Charged, Finished, Horizon),
     PackageKind.PROOFS: (Proof,),
-    PackageKind.ANSWERS: (Authorised,),
+    PackageKind.ANSWERS: (Authorised, Kept),
 }
 
 _FRAME = struct.Struct(">BH")
@@ -198,10 +220,30 @@ def _latest(records: Records, kind: PackageKind) -> PackageCounter:
 
 def next_counter(records: Records, kind: PackageKind, entries: Iterable[Entry] = ()) -> int:
     """The number of the next package, committed with the state that the package tells of."""
-    counter = _latest(records, kind).counter + 1
-    until = max((one.not_after for one in entries if isinstance(one, Authorised)), default=0)
+    latest = _latest(records, kind)
+    counter = latest.counter + 1
+    until = max((one.not_after if isinstance(one, Authorised) else latest.until
+                 for one in entries if isinstance(one, Authorised | Kept)), default=0)
     records.put(Table.META, b"watch-package:" + bytes([kind]), PackageCounter(counter, until))
     return counter
+
+
+_FAR = 2**32
+"""More packages than anybody makes between a backup and its use."""
+
+FOR_EVER = 2**63
+"""A time that does not come, for answers of which it is not known until when they last."""
+
+
+def leave_behind(records: Records) -> None:
+    """Number packages beyond any that were made after this copy of the records was.
+
+    How long the latest answers last is not known either: the watcher has to be told of everything.
+    """
+    for kind in (PackageKind.PROOFS, PackageKind.ANSWERS):
+        latest = _latest(records, kind)
+        records.put(Table.META, b"watch-package:" + bytes([kind]), PackageCounter(
+            latest.counter + _FAR, FOR_EVER if latest.until else 0))
 
 
 def answers_until(records: Records) -> int:
@@ -213,14 +255,17 @@ def export_disputes(records: Records, touched: Iterable[tuple[Table, bytes]] | N
                     ) -> list[Entry]:
     """What an intermediary's watcher needs: all of it, or what stands under the `touched` keys.
 
-    Secrets of revoked wallets stay useful for ever: a channel is not known by its locks.
+    A channel is not known by its locks: the secrets of revoked ones stay useful until every channel
+    is paid out that was open then, which a `Horizon` says.
     """
     if touched is None:
         found = [one for table in (Table.GROUP, Table.LOCK, Table.SESSION)
                  for _, one in records.scan(table)]
+        found.append(records.get(Table.META, HORIZON))
     else:
         found = [records.get(table, key) for table, key in sorted(touched)
-                 if table in (Table.GROUP, Table.LOCK, Table.SESSION)]
+                 if table in (Table.GROUP, Table.LOCK, Table.SESSION)
+                 or (table, key) == (Table.META, HORIZON)]
     return [entry for one in found if (entry := _dispute(one)) is not None]
 
 
@@ -228,8 +273,12 @@ def _dispute(stored: Any) -> Entry | None:
     match stored:
         case Group() if stored.phase is GroupPhase.OPEN:
             return WatchedGroup(stored.group)
+        case Group() if stored.phase is GroupPhase.RESOLVED:
+            return Finished(stored.group)
+        case Horizon():
+            return stored
         case Lock() if stored.revoked:
-            return Revoked(stored.secret)
+            return Revoked(stored.secret, stored.since)
         case Session() if stored.best.k and stored.client_leg is not Leg.CLOSED:
             best = stored.best
             return Charged(stored.nwpk_c, Reveal(stored.terms, best.k, best.hc, best.path))
@@ -258,19 +307,23 @@ Answers: TypeAlias = Mapping[tuple[int, int], Authorised]
 """Authorised claims by (cid, lock)."""
 
 
-def export_answers(records: Records, user: EndUser, moment: Moment, authorise: Authorise,
-                   before: Answers) -> dict[tuple[int, int], Authorised]:
+def export_answers(records: Records, user_of: Callable[[Records, int], EndUser], moment: Moment,
+                   authorise: Authorise, before: Answers) -> dict[tuple[int, int], Authorised]:
     """What an end user's watcher needs to answer a request to close: every live claim, signed.
 
-    Claims of the package `before` whose validity still lasts are taken over as they are.
+    `user_of` tells who the party is at the intermediary of a group. Claims of the package `before`
+    whose validity still lasts are taken over as they are.
     """
-    public_key = user.issuer.evm_encoding()
     renewal = RENEWAL_MARGINS * moment.parameters.safety_margin
-    answers = {}
+    answers: dict[tuple[int, int], Authorised] = {}
+    public_keys: dict[bytes, bytes] = {}
     for wallet in wallets.all_wallets(records):
         group = find_group(records, wallets.channel_of(wallet) >> 8)
         claim = standing_claim(records, wallet)
         if claim is None or group is None or group.phase is not GroupPhase.OPEN:
+            continue
+        if old_locks.is_old(records, claim):
+            # A claim out of a backup may be revoked: nobody may post it for its owner.
             continue
         lock = (claim.cid, claim.wpk if isinstance(claim, Refund) else claim.nwpk)
         known = before.get(lock)
@@ -280,8 +333,21 @@ def export_answers(records: Records, user: EndUser, moment: Moment, authorise: A
             continue
         claim = wallets.rerandomised(claim)
         not_after = moment.now + renewal + group.close_notice
-        answers[lock] = Authorised.of(claim, public_key, not_after, authorise(claim, not_after))
+        user = user_of(records, group.group)
+        if user.key_hash not in public_keys:
+            public_keys[user.key_hash] = user.issuer.evm_encoding()
+        answers[lock] = Authorised.of(claim, public_keys[user.key_hash], not_after,
+                                      authorise(claim, not_after))
     return answers
+
+
+def export_kept(records: Records) -> list[Entry]:
+    """The channels out of a backup that `export_answers` leaves out."""
+    if old_locks.restored(records) is None:
+        return []
+    return [Kept(claim.cid) for wallet in wallets.all_wallets(records)
+            if (claim := standing_claim(records, wallet)) is not None
+            and old_locks.is_old(records, claim)]
 
 
 def standing_claim(records: Records, wallet: Wallet) -> Refund | NanoRefund | None:

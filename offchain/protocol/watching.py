@@ -37,12 +37,15 @@ from .ledger import (
 )
 from .moment import Moment, advance, tip
 from .outbox import Note, Outbox, Submit
+from .pruning import Horizon
 from .records import Records, Table, key248, record
 from .sessions import Deadline, due, set_deadline, subject_of
 from .watch_packages import (
     Charged,
     Entry,
+    Finished,
     Header,
+    Kept,
     PackageKind,
     Proof,
     Revoked,
@@ -131,6 +134,20 @@ class Answer:
 
 @record
 @dataclass(frozen=True, slots=True)
+class KnownSecret:
+    """The secret of a lock, which `account`'s intermediary has handed over, or, with no account,
+    the ledger has shown; revoked at `since` (Unix seconds)."""
+
+    secret: B32
+    since: U64
+    account: B20
+
+
+NOBODY = bytes(20)
+
+
+@record
+@dataclass(frozen=True, slots=True)
 class GasPrice:
     """What a unit of gas costs, in wei."""
 
@@ -171,7 +188,7 @@ class WatcherMachine:
             if before.digest == taken.digest:
                 return []
             if header.kind is PackageKind.DISPUTES:
-                # Every one of them only adds, so that their order does not matter.
+                # Each adds, or says what can matter no more: their order makes no difference.
                 taken = max(before, taken, key=lambda one: one.counter)
             elif header.counter <= before.counter:
                 raise ProtocolError(f"package {header.counter} of {header.kind.name.lower()} is "
@@ -179,7 +196,7 @@ class WatcherMachine:
         records.put(Table.META, key, taken)
         match header.kind:
             case PackageKind.DISPUTES:
-                _take_disputes(records, moment, package.entries)
+                _take_disputes(records, moment, header.account, package.entries)
             case PackageKind.PROOFS:
                 _take_proofs(records, moment, header, package.entries)
             case PackageKind.ANSWERS:
@@ -197,7 +214,7 @@ class WatcherMachine:
         """Follow the ledger; events come in chain order, before the `Block` that confirms them."""
         match event:
             case Block():
-                advance(records, event.number, event.timestamp)
+                advance(records, event)
             case RefundPosted():
                 self._on_posted(records, moment, event)
             case CloseRequested():
@@ -207,7 +224,7 @@ class WatcherMachine:
             case Revealed():
                 records.put(Table.CHAIN_HEAD, event.terms_hash, RevealedCount(event.k_c))
             case PayerRevealed():
-                _learn(records, event.secret)
+                _learn(records, KnownSecret(event.secret, tip(records).timestamp, NOBODY))
                 _defend_all(records, moment)
             case Resolved() | Refuted():
                 _forget(records, event.cid)
@@ -297,7 +314,7 @@ def _defend(records: Records, moment: Moment, cid: int) -> Outbox:
 
 def _refute(records: Records, posted: PostedChannel) -> Outbox:
     known = records.get(Table.LOCK, key248(posted.lock))
-    if not isinstance(known, Revoked):
+    if not isinstance(known, KnownSecret):
         return []
     return [Submit(b"refute:" + key248(posted.cid), Refute(posted.cid, known.secret)),
             Note("refuting", "a claim that was revoked")]
@@ -395,23 +412,50 @@ def _resolve(records: Records, moment: Moment, cid: int) -> Outbox:
 # --- What is known -------------------------------------------------------------------------------
 
 
-def _take_disputes(records: Records, moment: Moment, entries: tuple[Entry, ...]) -> None:
+def _take_disputes(records: Records, moment: Moment, account: bytes, entries: tuple[Entry, ...]
+                   ) -> None:
     for entry in entries:
         match entry:
             case WatchedGroup():
                 records.put(Table.GROUP, key248(entry.group), entry)
+            case Finished():
+                records.delete(Table.GROUP, key248(entry.group))
+            case Horizon():
+                _forget_before(records, account, entry)
             case Revoked():
-                _learn(records, entry.secret)
+                if entry.since >= _horizon(records, account).at:
+                    _learn(records, KnownSecret(entry.secret, entry.since, account))
             case Charged():
                 key = key248(entry.nwpk)
                 before = records.get(Table.SESSION, key)
+                if isinstance(records.get(Table.LOCK, key), KnownSecret):
+                    continue  # the session is closed: whoever posts it is refuted
                 if not isinstance(before, Charged) or before.claim.k < entry.claim.k:
                     records.put(Table.SESSION, key, entry)
     _defend_all(records, moment)
 
 
-def _learn(records: Records, secret: bytes) -> None:
-    records.put(Table.LOCK, key248(lock_of(secret)), Revoked(secret))
+def _learn(records: Records, known: KnownSecret) -> None:
+    key = key248(lock_of(known.secret))
+    before = records.get(Table.LOCK, key)
+    if not isinstance(before, KnownSecret) or before.since < known.since:
+        records.put(Table.LOCK, key, known)
+    records.delete(Table.SESSION, key)
+
+
+def _horizon(records: Records, account: bytes) -> Horizon:
+    found = records.get(Table.META, b"horizon:" + account)
+    return found if isinstance(found, Horizon) else Horizon(0)
+
+
+def _forget_before(records: Records, account: bytes, horizon: Horizon) -> None:
+    """Every channel that these secrets could have been posted on is paid out."""
+    if horizon.at <= _horizon(records, account).at:
+        return
+    records.put(Table.META, b"horizon:" + account, horizon)
+    for key, known in list(records.scan(Table.LOCK)):
+        if known.account == account and known.since < horizon.at:
+            records.delete(Table.LOCK, key)
 
 
 def _defend_all(records: Records, moment: Moment) -> None:
@@ -440,11 +484,13 @@ def _take_proofs(records: Records, moment: Moment, header: Header, entries: tupl
 
 def _take_answers(records: Records, moment: Moment, header: Header, entries: tuple[Entry, ...]
                   ) -> None:
+    kept = {key248(entry.cid) + header.account for entry in entries if isinstance(entry, Kept)}
     for key, _ in list(records.scan(Table.WALLET)):
-        if key.endswith(header.account):
+        if key.endswith(header.account) and key not in kept:
             records.delete(Table.WALLET, key)
     for entry in entries:
-        assert isinstance(entry, Authorised), "unseal checks it"
+        if not isinstance(entry, Authorised):
+            continue
         records.put(Table.WALLET, key248(entry.cid) + header.account,
                     Answer(header.account, entry))
         requested = _requested(records, entry.cid)

@@ -3,8 +3,9 @@
 
 `Store.transaction` is the write-ahead rule of the whole project: a step's new records and its
 outbox are on disk before anything is delivered, and what was not delivered is there after a crash.
+`backup` makes one sealed file of a party's folder and puts it back.
 """
 
-from .sqlite import Store, StoreError, Transaction
+from .sqlite import Identity, Store, StoreError, Transaction, reading
 
-__all__ = ["Store", "StoreError", "Transaction"]
+__all__ = ["Identity", "Store", "StoreError", "Transaction", "reading"]

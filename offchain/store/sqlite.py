@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from offchain.protocol.history import Change, Entry
 from offchain.protocol.outbox import Done, Outbox, Request, Submit
 from offchain.protocol.records import Table, dump, load
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
 
 LOCK_SECONDS = 2.0
 """How long to wait for a process that is just letting go of the store."""
+LOCK_PAUSE = 0.05
+"""Seconds between two attempts."""
 
 _SCHEMA = """
 CREATE TABLE identity (version INTEGER NOT NULL, network BLOB NOT NULL, role TEXT NOT NULL);
@@ -32,6 +39,39 @@ CREATE TABLE submissions (
 ) WITHOUT ROWID;
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
+_HISTORY = """
+CREATE TABLE history (
+    number INTEGER PRIMARY KEY, at INTEGER NOT NULL, what TEXT NOT NULL, subject BLOB NOT NULL,
+    count INTEGER NOT NULL, amount INTEGER NOT NULL
+);
+"""
+_MIGRATIONS = {
+    # A group that was asked for and not agreed to holds nothing; it did not say whom it had asked.
+    1: _HISTORY + """
+DELETE FROM requests WHERE conversation IN (
+    SELECT CAST('group:' || substr(key, 15) AS BLOB) FROM records WHERE type = 'PendingGroup');
+DELETE FROM records WHERE type = 'PendingGroup';
+""",
+    # Locks say since when they are revoked, claims which lock was posted, the tip which block it
+    # is. Groups that are open count as open from the beginning of time: nothing that was revoked
+    # is forgotten on their account.
+    2: """
+UPDATE records SET value = CAST(value || zeroblob(8) AS BLOB) WHERE type = 'Lock';
+UPDATE records SET value = CAST(value || zeroblob(31) AS BLOB) WHERE type = 'PostedClaim';
+UPDATE records SET value = CAST(value || zeroblob(32) AS BLOB) WHERE type = 'Tip';
+INSERT INTO records SELECT 'channel', CAST('open-since:' || key AS BLOB), 'OpenSince', zeroblob(8)
+    FROM records WHERE tbl = 'group';
+""",
+}
+"""What brings a store of a format to the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The network (32 bytes, see `Store`) and role that a store is for."""
+
+    network: bytes
+    role: str
 
 
 class StoreError(Exception):
@@ -41,26 +81,36 @@ class StoreError(Exception):
 class Transaction:
     """The records (`protocol.records.Records`) within one open transaction."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, compares: bool = False) -> None:
         self._connection = connection
-        self.touched: set[tuple[Table, bytes]] = set()
-        """What was written or removed in this transaction."""
+        self._compares = compares
+        self.touched: dict[tuple[Table, bytes], tuple[str, bytes] | None] = {}
+        """What was written or removed in this transaction, and, for `changes`, what was there
+        before it."""
 
     def get(self, table: Table, key: bytes) -> Any | None:
         """See `Records.get`."""
-        row = self._connection.execute(
+        row = self._stored(table, key)
+        return None if row is None else load(*row)
+
+    def _stored(self, table: Table, key: bytes) -> tuple[str, bytes] | None:
+        found: tuple[str, bytes] | None = self._connection.execute(
             "SELECT type, value FROM records WHERE tbl = ? AND key = ?", (table, key)).fetchone()
-        return None if row is None else load(row[0], row[1])
+        return found
+
+    def _touch(self, table: Table, key: bytes) -> None:
+        if (table, key) not in self.touched:
+            self.touched[table, key] = self._stored(table, key) if self._compares else None
 
     def put(self, table: Table, key: bytes, value: Any) -> None:
         """See `Records.put`."""
-        self.touched.add((table, key))
+        self._touch(table, key)
         self._connection.execute(
             "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", (table, key, *dump(value)))
 
     def delete(self, table: Table, key: bytes) -> None:
         """See `Records.delete`."""
-        self.touched.add((table, key))
+        self._touch(table, key)
         self._connection.execute("DELETE FROM records WHERE tbl = ? AND key = ?", (table, key))
 
     def scan(self, table: Table, start: bytes = b"", stop: bytes | None = None
@@ -91,6 +141,30 @@ class Transaction:
                         "INSERT OR IGNORE INTO submissions VALUES (?, ?, ?)",
                         (item.key, *dump(item.call)))
 
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """One of several steps in this transaction: an exception undoes what is written inside,
+        and nothing else.
+
+        `StoreError` if the database itself fails: then the whole transaction is lost.
+        """
+        before, self.touched = self.touched, {}
+        try:
+            self._connection.execute("SAVEPOINT part")
+            try:
+                yield
+            except BaseException:
+                # Fails too if SQLite has ended the transaction, as after some failures it does.
+                self._connection.execute("ROLLBACK TO part")
+                self._connection.execute("RELEASE part")
+                self.touched = {}
+                raise
+            self._connection.execute("RELEASE part")
+        except sqlite3.Error as error:
+            raise StoreError(f"a step could not be stored ({error})") from error
+        finally:
+            self.touched = self.touched | before
+
     def count(self, name: str, change: int = 1) -> None:
         """Add to one of the party's running totals."""
         self._connection.execute(
@@ -102,6 +176,29 @@ class Transaction:
         row = self._connection.execute(
             "SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
         return int(row[0]) if row else 0
+
+    def changes(self) -> list[Change]:
+        """What this transaction, begun with `compares`, has made of the records that it touched."""
+        assert self._compares, "nothing was kept to compare with"
+        found = []
+        for (table, key), stored in self.touched.items():
+            before = None if stored is None else load(*stored)
+            after = self.get(table, key)
+            if before != after:
+                found.append(Change(table, key, before, after))
+        return found
+
+    def remember(self, at: int, entries: Iterable[Entry]) -> None:
+        """Append to the party's history, at Unix second `at` of the network's clock."""
+        self._connection.executemany(
+            "INSERT INTO history (at, what, subject, count, amount) VALUES (?, ?, ?, ?, ?)",
+            [(at, one.what, one.subject, one.count, one.amount) for one in entries])
+
+    def history(self) -> list[tuple[int, Entry]]:
+        """(Unix second, entry) of everything that was remembered, oldest first."""
+        return [(at, Entry(what, subject, count, amount))
+                for at, what, subject, count, amount in self._connection.execute(
+                    "SELECT at, what, subject, count, amount FROM history ORDER BY number")]
 
     def forget_submission(self, key: bytes) -> None:
         """The ledger has confirmed or refused this transaction."""
@@ -127,8 +224,8 @@ class Store:
     """A party's database file, bound to one network (its ctx) and one role for ever.
 
     The file itself is the state: an old copy of it holds wallets that have been revoked since, and
-    whoever posts or spends one of those forfeits the channel. A backup is of use only for a file
-    that nothing has been written to after it.
+    whoever posts or spends one of those forfeits the channel. So a copy is put back by `backup` and
+    `protocol.restored` only, which mark it as one.
     """
 
     def __init__(self, path: Path, network: bytes, role: str) -> None:
@@ -139,49 +236,63 @@ class Store:
         if fresh:
             path.touch(mode=0o600)
         os.chmod(path, 0o600)
+        # Two processes on one store would spend the same wallet twice. SQLite's own exclusive mode
+        # would keep out those that only read as well.
+        self._lock = self._only_writer()
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=LOCK_SECONDS)
         except sqlite3.Error as error:
+            os.close(self._lock)
             raise self._unusable(error) from error
         try:
-            # EXCLUSIVE: two processes on one store would spend the same wallet twice.
-            self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._prepare(network, role)
         except sqlite3.Error as error:
-            self._connection.close()
+            self.close()
             raise self._unusable(error) from error
         except BaseException:
-            self._connection.close()
+            self.close()
             raise
+
+    def _only_writer(self) -> int:
+        """A lock that ends with this process; `StoreError` if another one has it."""
+        lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    os.close(lock)
+                    raise self._in_use() from None
+                time.sleep(LOCK_PAUSE)
+
+    def _in_use(self) -> StoreError:
+        return StoreError(f"{self.path} is in use by another process; stop that one first, or "
+                          "choose another folder")
 
     def _unusable(self, error: sqlite3.Error) -> StoreError:
         if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return StoreError(f"{self.path} is in use by another process; stop that one first, or "
-                              "choose another folder")
+            return self._in_use()
         return StoreError(
             f"{self.path} is no usable moneTor store ({error}); move it away to start "
-            "anew without its channels. An old backup is dangerous: it holds states revoked since, "
-            "and a channel claimed with one is forfeited")
+            "anew without its channels, or put a backup in its place with `monetor restore`, never "
+            "by hand: it holds states revoked since")
 
     def _prepare(self, network: bytes, role: str) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
         tables = {row[0] for row in self._connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables:
-            for statement in filter(str.strip, _SCHEMA.split(";")):
-                self._connection.execute(statement)
+            self._execute(_SCHEMA + _HISTORY)
             self._connection.execute("INSERT INTO identity VALUES (?, ?, ?)",
                                      (SCHEMA_VERSION, network, role))
+        elif "identity" in tables:
+            self._migrate()
         self._connection.execute("COMMIT")
-        row = self._connection.execute("SELECT version FROM identity").fetchone()
-        if row is None:
-            raise StoreError(f"{self.path} is half-written: it says of no network that it is for; "
-                             "move it away and start again")
-        if row[0] != SCHEMA_VERSION:
-            raise StoreError(f"{self.path} has format {row[0]}, this version of moneTor reads "
-                             f"format {SCHEMA_VERSION}")
+        _check_format(self.path, self._connection)
         known_network, known_role = self._connection.execute(
             "SELECT network, role FROM identity").fetchone()
         if known_network != network:
@@ -191,15 +302,27 @@ class Store:
             raise StoreError(f"{self.path} is the store of a {known_role}, not of a {role}; "
                              "choose another folder")
 
+    def _migrate(self) -> None:
+        row = self._connection.execute("SELECT version FROM identity").fetchone()
+        for version in range(row[0] if row else SCHEMA_VERSION, SCHEMA_VERSION):
+            self._execute(_MIGRATIONS[version])
+            self._connection.execute("UPDATE identity SET version = ?", (version + 1,))
+
+    def _execute(self, statements: str) -> None:
+        # `executescript` would commit.
+        for statement in filter(str.strip, statements.split(";")):
+            self._connection.execute(statement)
+
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self, *, compares: bool = False) -> Iterator[Transaction]:
         """Everything written inside is committed together, or, on an exception, not at all.
 
+        `compares` keeps what was there before, which costs a look at each record written.
         `StoreError` if the disk does not take it; nothing may be delivered then.
         """
         self._connection.execute("BEGIN IMMEDIATE")
         try:
-            yield Transaction(self._connection)
+            yield Transaction(self._connection, compares=compares)
         except BaseException:
             self._roll_back()
             raise
@@ -214,6 +337,27 @@ class Store:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
+    def copy_to(self, path: Path) -> None:
+        """Copy what is committed, while this process works on; `StoreError` between two commits."""
+        if self._connection.in_transaction:
+            raise StoreError(f"{self.path} is being written to; ask again")
+        try:
+            copy_store(self._connection, path)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{self.path} could not be copied to {path}: {error}") from error
+
+    def compact(self) -> int:
+        """Give the space of what was deleted back to the disk; the file's size in bytes after it.
+
+        `StoreError` if there is no room for the copy that SQLite makes.
+        """
+        try:
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} could not be compacted ({error})") from error
+        return self.path.stat().st_size
+
     def read(self) -> Transaction:
         """The records for reading, outside any transaction."""
         return Transaction(self._connection)
@@ -221,3 +365,58 @@ class Store:
     def close(self) -> None:
         """Close the file; everything committed is on disk."""
         self._connection.close()
+        os.close(self._lock)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[tuple[Transaction, Identity]]:
+    """A store's records as they are at one moment, and whose it is, while its agent may be running.
+
+    Nothing can be written. `StoreError` if the file is none, or of another format.
+    """
+    if not path.exists():
+        raise StoreError(f"there is no store at {path}")
+    connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True,
+                                 isolation_level=None, timeout=LOCK_SECONDS)
+    try:
+        # One transaction: what is read first and what last belongs to the same state.
+        connection.execute("BEGIN")
+        _check_format(path, connection)
+        yield Transaction(connection), Identity(
+            *connection.execute("SELECT network, role FROM identity").fetchone())
+    except sqlite3.Error as error:
+        raise StoreError(f"{path} cannot be read ({error})") from error
+    finally:
+        connection.close()
+
+
+def _check_format(path: Path, connection: sqlite3.Connection) -> None:
+    row = connection.execute("SELECT version FROM identity").fetchone()
+    if row is None:
+        raise StoreError(f"{path} is half-written: it says of no network that it is for; "
+                         "move it away and start again")
+    if row[0] < SCHEMA_VERSION:
+        raise StoreError(f"{path} has the older format {row[0]}; its agent brings it to "
+                         f"{SCHEMA_VERSION} when it starts")
+    if row[0] > SCHEMA_VERSION:
+        raise StoreError(f"{path} has format {row[0]}, this version of moneTor reads "
+                         f"format {SCHEMA_VERSION}")
+
+
+def copy_store(source: sqlite3.Connection, target: Path) -> None:
+    """A consistent copy of an open store, with mode 0600, whole on disk when it has its name."""
+    partial = target.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with closing(sqlite3.connect(partial)) as copy:
+        source.backup(copy)
+    _sync(partial)
+    os.replace(partial, target)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

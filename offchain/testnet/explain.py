@@ -23,7 +23,7 @@ from ..protocol import ledger, messages as m, wallet as wallets
 from ..protocol.codec import encode
 from ..protocol.dialogue import Delivery, Dialogue, Name
 from ..protocol.moment import Moment
-from ..protocol.records import MemoryRecords, Table, load
+from ..protocol.records import Records, Table, load
 from ..protocol.sessions import Session
 from ..transport.payment_cell import RELAY_PAYLOAD, fragment
 
@@ -181,7 +181,7 @@ class Narrator:
         return ", ".join(_claimed(name, call) for call in found if call is not None) or "none"
 
 
-def _rows(records: MemoryRecords) -> Iterator[tuple[tuple[Table, bytes], tuple[str, bytes]]]:
+def _rows(records: Records) -> Iterator[tuple[tuple[Table, bytes], tuple[str, bytes]]]:
     for table in Table:
         for key, value in records.scan(table):
             yield (table, key), (type(value).__name__, encode(value))

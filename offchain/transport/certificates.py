@@ -11,6 +11,7 @@ import hashlib
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -20,12 +21,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo
 
 from .errors import ProtocolViolation
-from .identity import RouterIdentity, fingerprint
+from .identity import RouterIdentity, fingerprint, pkcs1
 
 _LIFETIME_HOURS = 1000
 _HOUR = 3600
-_ED25519_KEY, _X509_DIGEST = 1, 3
-_TLS_KEY_TYPES = (_ED25519_KEY, _X509_DIGEST)
+ED25519_KEY, _X509_DIGEST = 1, 3
+"""What a certificate certifies (cert-spec, "certified key types")."""
+_TLS_KEY_TYPES = (ED25519_KEY, _X509_DIGEST)
 """C tor has long labelled the digest of its TLS certificate as an Ed25519 key."""
 _EXT_SIGNING_KEY, _EXT_AFFECTS_VALIDATION = 4, 1
 _SIGNATURE_LEN = 64
@@ -34,7 +36,7 @@ _RSA_MIN_BITS = 1024
 
 
 class CertType(IntEnum):
-    """Kinds of certificates in CERTS (cert-spec, "List of certificate types")."""
+    """Kinds of certificates (cert-spec, "List of certificate types")."""
 
     LINK_X509 = 1
     RSA_IDENTITY_X509 = 2
@@ -42,14 +44,22 @@ class CertType(IntEnum):
     SIGNING_TLS = 5
     SIGNING_LINK_AUTH = 6
     RSA_CROSS = 7
+    NTOR_CROSS = 10
+    """The onion key's word for the identity; in descriptors, not in CERTS."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProvenIdentity:
-    """Who the other end of a link has proven to be."""
+    """Who an end of a link has proven to be. `rsa_sha256` is another digest of the RSA key."""
 
     rsa_fingerprint: bytes
     ed25519_identity: bytes
+    rsa_sha256: bytes
+
+    @classmethod
+    def of(cls, rsa: RSAPublicKey, ed25519_identity: bytes) -> ProvenIdentity:
+        """The identity with these keys."""
+        return cls(fingerprint(rsa), ed25519_identity, hashlib.sha256(pkcs1(rsa)).digest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +87,24 @@ class Ed25519Cert:
             raise ProtocolViolation(f"certificate of type {self.kind}: bad signature") from error
 
 
-def encode_ed25519_cert(kind: CertType, key_type: int, key: bytes, signer: Ed25519PrivateKey, *,
+class Signer(Protocol):
+    """An Ed25519 private key, however it came about."""
+
+    def sign(self, data: bytes, /) -> bytes:
+        """64 bytes of signature."""
+
+
+def encode_ed25519_cert(kind: CertType, key_type: int, key: bytes, signer: Signer, *,
                         now: float, name_signer: bool = False) -> bytes:
-    """A certificate by `signer` over a 32-byte key or digest, valid for about six weeks."""
+    """A certificate by `signer` over a 32-byte key or digest, valid for about six weeks.
+
+    `name_signer`: with the signer's public key, for an `Ed25519PrivateKey` only.
+    """
     expires = int(now) // _HOUR + _LIFETIME_HOURS
     extension = b"\0"
     if name_signer:
+        if not isinstance(signer, Ed25519PrivateKey):
+            raise TypeError("only an Ed25519PrivateKey can be named")
         extension = (b"\1" + struct.pack(">HBB", 32, _EXT_SIGNING_KEY, 0)
                      + signer.public_key().public_bytes_raw())
     body = struct.pack(">BBIB", 1, kind, expires, key_type) + key + extension
@@ -163,19 +185,30 @@ def decode_certs(body: bytes) -> dict[int, bytes]:
     return found
 
 
-def responder_certs(identity: RouterIdentity, now: float) -> bytes:
-    """The CERTS body with which a router proves, on a link that it accepted, who it is."""
+def _certs(identity: RouterIdentity, now: float, kind: CertType, key_type: int,
+           key: bytes) -> bytes:
+    """The chain from both identities to `key`, which is certified as `kind`."""
     signing = identity.signing.public_key().public_bytes_raw()
-    tls_digest = hashlib.sha256(identity.link_cert).digest()
     return encode_certs([
         (CertType.RSA_IDENTITY_X509, identity.identity_cert),
         (CertType.IDENTITY_SIGNING, encode_ed25519_cert(
-            CertType.IDENTITY_SIGNING, _ED25519_KEY, signing, identity.ed25519, now=now,
+            CertType.IDENTITY_SIGNING, ED25519_KEY, signing, identity.ed25519, now=now,
             name_signer=True)),
-        (CertType.SIGNING_TLS, encode_ed25519_cert(
-            CertType.SIGNING_TLS, _X509_DIGEST, tls_digest, identity.signing, now=now)),
+        (kind, encode_ed25519_cert(kind, key_type, key, identity.signing, now=now)),
         (CertType.RSA_CROSS, encode_cross_cert(identity, now)),
     ])
+
+
+def responder_certs(identity: RouterIdentity, now: float) -> bytes:
+    """The CERTS body with which a router proves, on a link that it accepted, who it is."""
+    return _certs(identity, now, CertType.SIGNING_TLS, _X509_DIGEST,
+                  hashlib.sha256(identity.link_cert).digest())
+
+
+def initiator_certs(identity: RouterIdentity, now: float) -> bytes:
+    """The CERTS body with which a router that opened a link introduces its AUTHENTICATE."""
+    return _certs(identity, now, CertType.SIGNING_LINK_AUTH, ED25519_KEY,
+                  identity.link_auth.public_key().public_bytes_raw())
 
 
 def _wanted(found: dict[int, bytes], kind: CertType) -> bytes:
@@ -185,27 +218,42 @@ def _wanted(found: dict[int, bytes], kind: CertType) -> bytes:
         raise ProtocolViolation(f"CERTS lacks {kind.name}") from None
 
 
+def _check_chain(found: dict[int, bytes], kind: CertType, now: float
+                 ) -> tuple[ProvenIdentity, Ed25519Cert]:
+    """The identities, and the certificate of type `kind` that they vouch for."""
+    identity_signing = parse_ed25519_cert(_wanted(found, CertType.IDENTITY_SIGNING))
+    last = parse_ed25519_cert(_wanted(found, kind))
+    identity = identity_signing.signing_key
+    if (identity_signing.kind != CertType.IDENTITY_SIGNING or not identity
+            or identity_signing.key_type != ED25519_KEY):
+        raise ProtocolViolation("the signing key's certificate is not one")
+    identity_signing.check(identity, now)
+    if last.kind != kind:
+        raise ProtocolViolation(f"the certificate for {kind.name} is not one")
+    last.check(identity_signing.key, now)
+    rsa = _rsa_identity(_wanted(found, CertType.RSA_IDENTITY_X509), now)
+    check_cross_cert(_wanted(found, CertType.RSA_CROSS), rsa, identity, now)
+    return ProvenIdentity.of(rsa, identity), last
+
+
 def check_responder(body: bytes, tls_cert: bytes, now: float) -> ProvenIdentity:
     """Who the responder of a link is, by its CERTS body and its TLS certificate (DER).
 
     Raises ProtocolViolation when the chain has a gap, an expired or a forged certificate.
     """
-    found = decode_certs(body)
-    identity_signing = parse_ed25519_cert(_wanted(found, CertType.IDENTITY_SIGNING))
-    signing_tls = parse_ed25519_cert(_wanted(found, CertType.SIGNING_TLS))
-    identity = identity_signing.signing_key
-    if (identity_signing.kind != CertType.IDENTITY_SIGNING or not identity
-            or identity_signing.key_type != _ED25519_KEY):
-        raise ProtocolViolation("the signing key's certificate is not one")
-    identity_signing.check(identity, now)
-    if (signing_tls.kind != CertType.SIGNING_TLS
-            or signing_tls.key_type not in _TLS_KEY_TYPES
-            or signing_tls.key != hashlib.sha256(tls_cert).digest()):
+    proven, tls = _check_chain(decode_certs(body), CertType.SIGNING_TLS, now)
+    if tls.key_type not in _TLS_KEY_TYPES or tls.key != hashlib.sha256(tls_cert).digest():
         raise ProtocolViolation("the certificates are for another TLS connection")
-    signing_tls.check(identity_signing.key, now)
-    rsa = _rsa_identity(_wanted(found, CertType.RSA_IDENTITY_X509), now)
-    check_cross_cert(_wanted(found, CertType.RSA_CROSS), rsa, identity, now)
-    return ProvenIdentity(fingerprint(rsa), identity)
+    return proven
+
+
+def check_initiator(body: bytes, now: float) -> tuple[ProvenIdentity, bytes]:
+    """Who the initiator claims to be, by its CERTS body, and the key (32 bytes) with which an
+    AUTHENTICATE must yet prove it. Raises ProtocolViolation like `check_responder`."""
+    proven, auth = _check_chain(decode_certs(body), CertType.SIGNING_LINK_AUTH, now)
+    if auth.key_type != ED25519_KEY:
+        raise ProtocolViolation("the link authentication key is not an Ed25519 key")
+    return proven, auth.key
 
 
 def _rsa_identity(der: bytes, now: float) -> RSAPublicKey:

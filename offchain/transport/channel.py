@@ -72,8 +72,9 @@ class ChannelOwner(Protocol):
     def channel_closed(self, channel: Channel, error: TransportError) -> None:
         """The link is gone; its circuits have been told."""
 
-    def create_received(self, channel: Channel, circ_id: int, body: bytes) -> None:
-        """The peer asks for a circuit with an id that is free. May raise ProtocolViolation."""
+    def create_received(self, channel: Channel, circ_id: int, command: int, body: bytes) -> None:
+        """The peer asks, by CREATE2 or CREATE_FAST, for a circuit with an id that is free. May
+        raise ProtocolViolation."""
 
 
 def _nobody() -> None:
@@ -105,7 +106,7 @@ class Channel:
 
     @property
     def peer(self) -> ProvenIdentity | None:
-        """Who the peer has proven to be; None before that and for a peer that called us."""
+        """Who the peer has proven to be; None before that and for a client that called us."""
         return self._handshake.peer
 
     @property
@@ -161,10 +162,8 @@ class Channel:
                     self.stray_cells += 1
                 else:
                     end.control_cell(command, cells.body)
-            elif command == Command.CREATE2:
+            elif command in (Command.CREATE2, Command.CREATE_FAST):
                 self._create(cells)
-            elif command == Command.CREATE_FAST:
-                self.send_destroy(cells.circ_id, DestroyReason.PROTOCOL)
             elif command in _LINK_ONLY:
                 raise _LinkViolation(f"cell {command} after the handshake")
         except _LinkViolation:
@@ -179,10 +178,10 @@ class Channel:
     def _create(self, cells: Cells) -> None:
         circ_id = cells.circ_id
         if not circ_id or circ_id & _INITIATOR_BIT == self._own_bit:
-            raise _LinkViolation("CREATE2 with a circuit id of our own half")
+            raise _LinkViolation("a circuit is created with a circuit id of our own half")
         if circ_id in self._circuits:
-            raise ProtocolViolation("CREATE2 with a circuit id in use")
-        self._owner.create_received(self, circ_id, cells.body)
+            raise ProtocolViolation("a circuit is created with a circuit id in use")
+        self._owner.create_received(self, circ_id, cells.command, cells.body)
 
     # --- circuits
 

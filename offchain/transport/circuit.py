@@ -21,7 +21,7 @@ from .onion import ClientOnion, OnionLayer
 from .payment_cell import LINK_PAYLOAD, RELAY_PAYLOAD, Assembler, fragment
 from .priority import EVEN, Priority
 from .relay_cell import RelayCommand, RelayMessage, decode_body, encode_body
-from .stream_cell import decode_end, encode_begin
+from .stream_cell import Begin, decode_end, encode_begin
 
 _MAX_STREAM_ID = 0xFFFF
 
@@ -91,7 +91,8 @@ class CircuitCore:
         router = self.path[built]
         self._handshake = NtorClient.begin(router.rsa_fingerprint, router.ntor_key)
         body = encode_body(RelayCommand.EXTEND2, 0,
-                           encode_extend2(router.target, self._handshake.onionskin))
+                           encode_extend2(router.target,
+                                          encode_create2(self._handshake.onionskin)))
         self._ship(built - 1, Command.RELAY_EARLY, [self._onion.seal(built - 1, body)])
 
     # --- use
@@ -125,7 +126,7 @@ class CircuitCore:
         Raises CircuitClosed, StreamClosed when the circuit has no stream id left, or ValueError.
         """
         self._usable()
-        body = encode_begin(host, port)
+        body = encode_begin(Begin(host, port))
         if self._next_stream > _MAX_STREAM_ID:
             raise StreamClosed("the circuit has used up its stream ids", EndReason.RESOURCELIMIT)
         stream = self.edge.open(self._next_stream, sink)

@@ -31,6 +31,12 @@ class _Rule:
             raise ValueError(f"exit rule {text!r} has a bad port")
         return rule
 
+    def __str__(self) -> str:
+        ports = (str(self.first_port) if self.first_port == self.last_port
+                 else f"{self.first_port}-{self.last_port}")
+        every = self.first_port == 1 and self.last_port == _LAST_PORT
+        return f"{self.network or '*'}:{'*' if every else ports}"
+
     def matches(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> bool:
         return (self.first_port <= port <= self.last_port
                 and (self.network is None or address in self.network))
@@ -62,6 +68,13 @@ class ExitPolicy:
     def is_exit(self) -> bool:
         """Whether anything at all is accepted."""
         return bool(self._rules)
+
+    def lines(self) -> tuple[str, ...]:
+        """The policy as a server descriptor has it. IPv6 networks are left out: descriptors have
+        only a summary for IPv6, which could promise more than this policy keeps."""
+        accepted = [rule for rule in self._rules
+                    if rule.network is None or rule.network.version == 4]
+        return (*(f"accept {rule}" for rule in accepted), "reject *:*")
 
     def accepts(self, address: str, port: int) -> bool:
         """Whether a connection to this address (not a name) and port may be opened."""

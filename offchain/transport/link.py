@@ -3,9 +3,9 @@
 initializing channels").
 
 VERSIONS both ways; the responder proves its identity (CERTS), challenges (AUTH_CHALLENGE) and
-closes with NETINFO; the initiator answers with NETINFO. An initiator does not authenticate itself
-here: it counts as a client, whose circuits are served and to whom none are extended. The transcript
-hashes that an AUTHENTICATE would sign are kept as the specification wants them.
+closes with NETINFO; the initiator answers with NETINFO. A client says no more than that; a router
+that opens a link says before it, by CERTS and AUTHENTICATE, who it is, without which a stock relay
+takes it for a client.
 """
 
 from __future__ import annotations
@@ -16,14 +16,26 @@ import secrets
 import struct
 from dataclasses import dataclass
 
+from .authenticate import (
+    AUTH_ED25519_SHA256_RFC5705,
+    Binding,
+    LinkFacts,
+    check_authenticate,
+    encode_authenticate,
+)
 from .cell import CellParser, Cells, Command, encode_fixed, encode_variable
-from .certificates import ProvenIdentity, check_responder, responder_certs
+from .certificates import (
+    ProvenIdentity,
+    check_initiator,
+    check_responder,
+    initiator_certs,
+    responder_certs,
+)
 from .errors import DestroyReason, ProtocolViolation
 from .extend import LinkTarget
 from .identity import RouterIdentity
 
 LINK_VERSIONS = (4, 5)
-_AUTH_ED25519_RFC5705 = 3
 _CHALLENGE_LEN = 32
 _MAX_IGNORED = 32
 """How many padding cells a handshake tolerates."""
@@ -73,28 +85,37 @@ def check_netinfo(body: bytes) -> None:
         at += 2 + body[at + 1]
 
 
-def check_auth_challenge(body: bytes) -> None:
-    """Raise ProtocolViolation for a malformed AUTH_CHALLENGE."""
+def decode_auth_challenge(body: bytes) -> tuple[int, ...]:
+    """The methods that an AUTH_CHALLENGE offers. Raises ProtocolViolation when malformed."""
     if len(body) < _CHALLENGE_LEN + 2:
         raise ProtocolViolation("AUTH_CHALLENGE is cut short")
     (count,) = struct.unpack_from(">H", body, _CHALLENGE_LEN)
     if len(body) < _CHALLENGE_LEN + 2 + 2 * count:
         raise ProtocolViolation("AUTH_CHALLENGE is cut short")
+    methods: tuple[int, ...] = struct.unpack_from(f">{count}H", body, _CHALLENGE_LEN + 2)
+    return methods
 
 
 @dataclass(frozen=True, slots=True)
 class Initiating:
-    """We opened the link, to `target`. `tls_cert` is what TLS saw of the peer (DER)."""
+    """We opened the link, to `target`. `tls_cert` is what TLS saw of the peer (DER).
+
+    A router names its own identity, and what binds its signature to the TLS session; a client has
+    neither to tell.
+    """
 
     target: LinkTarget
     tls_cert: bytes
+    identity: RouterIdentity | None = None
+    binding: Binding | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Responding:
-    """We accepted the link and say who we are."""
+    """We accepted the link and say who we are. Without `binding` nobody can authenticate to us."""
 
     identity: RouterIdentity
+    binding: Binding | None = None
 
 
 class LinkHandshake:
@@ -112,6 +133,8 @@ class LinkHandshake:
         self._ignored = 0
         self._sent = hashlib.sha256()
         self._received = hashlib.sha256()
+        self._responder_log = self._initiator_log = b""
+        self._claimed: tuple[ProvenIdentity, bytes] | None = None
         self.peer: ProvenIdentity | None = None
         self.done = False
 
@@ -158,28 +181,48 @@ class LinkHandshake:
             return self._after_versions()
         if isinstance(self._role, Initiating):
             return self._initiator(cell, self._role)
-        if cell.command == Command.NETINFO:
-            check_netinfo(cell.body)
-            self.done = True
-        else:
-            # A peer that authenticates itself is served like any other.
-            self._expected.remove(Command(cell.command))
+        self._responder(cell, self._role)
         return b""
 
     def _after_versions(self) -> bytes:
-        if isinstance(self._role, Initiating):
+        role = self._role
+        if isinstance(role, Initiating):
             self._expected = [Command.CERTS]
             return b""
-        self._expected = [Command.CERTS, Command.AUTHENTICATE, Command.NETINFO]
+        self._expected = [Command.CERTS, Command.NETINFO]
         challenge = (secrets.token_bytes(_CHALLENGE_LEN)
-                     + struct.pack(">HH", 1, _AUTH_ED25519_RFC5705))
-        return self._say(
+                     + struct.pack(">HH", 1, AUTH_ED25519_SHA256_RFC5705))
+        first = self._say(
             encode_versions()
-            + encode_variable(0, Command.CERTS, responder_certs(self._role.identity, self._now))
-            + encode_variable(0, Command.AUTH_CHALLENGE, challenge)
-            + encode_fixed(0, Command.NETINFO, encode_netinfo(
-                self._peer_host, self._own_host, int(self._now)))
-        )
+            + encode_variable(0, Command.CERTS, responder_certs(role.identity, self._now))
+            + encode_variable(0, Command.AUTH_CHALLENGE, challenge))
+        self._responder_log = self._sent.digest()
+        return first + self._netinfo(int(self._now))
+
+    def _netinfo(self, timestamp: int) -> bytes:
+        return self._say(encode_fixed(0, Command.NETINFO, encode_netinfo(
+            self._peer_host, self._own_host, timestamp)))
+
+    def _responder(self, cell: Cells, role: Responding) -> None:
+        if cell.command == Command.NETINFO:
+            check_netinfo(cell.body)
+            self.done = True
+        elif cell.command == Command.CERTS:
+            self._claimed = check_initiator(cell.body, self._now)
+            self._initiator_log = self._received.digest()
+            # Who shows certificates and proves nothing stays a client.
+            self._expected = [Command.AUTHENTICATE, Command.NETINFO]
+        else:
+            assert self._claimed is not None, "AUTHENTICATE is expected only after CERTS"
+            if role.binding is None:
+                raise ProtocolViolation("AUTHENTICATE on a link that it cannot be bound to")
+            peer, key = self._claimed
+            own = ProvenIdentity.of(role.identity.rsa.public_key(), role.identity.ed25519_identity)
+            check_authenticate(cell.body, LinkFacts(
+                peer, own, self._responder_log, self._initiator_log, role.identity.link_cert,
+                role.binding), key)
+            self.peer = peer
+            self._expected = [Command.NETINFO]
 
     def _initiator(self, cell: Cells, role: Initiating) -> bytes:
         if cell.command == Command.CERTS:
@@ -188,13 +231,27 @@ class LinkHandshake:
             self._expected = [Command.AUTH_CHALLENGE, Command.NETINFO]
             return b""
         if cell.command == Command.AUTH_CHALLENGE:
-            check_auth_challenge(cell.body)
+            methods = decode_auth_challenge(cell.body)
             self._expected = [Command.NETINFO]
+            if role.identity is not None and AUTH_ED25519_SHA256_RFC5705 in methods:
+                return self._authenticate(role, role.identity)
             return b""
         check_netinfo(cell.body)
         self.done = True
-        return self._say(encode_fixed(0, Command.NETINFO, encode_netinfo(
-            self._peer_host, self._own_host, 0)))
+        # A client does not tell its clock: how far it is off would make it known again.
+        return self._netinfo(0 if role.identity is None else int(self._now))
+
+    def _authenticate(self, role: Initiating, identity: RouterIdentity) -> bytes:
+        assert self.peer is not None, "the responder's certificates come first"
+        if role.binding is None:
+            raise ValueError("a router cannot authenticate without the link's binding")
+        responder_log = self._received.digest()
+        own = ProvenIdentity.of(identity.rsa.public_key(), identity.ed25519_identity)
+        certs = self._say(encode_variable(0, Command.CERTS, initiator_certs(identity, self._now)))
+        facts = LinkFacts(own, self.peer, responder_log, self._sent.digest(), role.tls_cert,
+                          role.binding)
+        return certs + self._say(encode_variable(
+            0, Command.AUTHENTICATE, encode_authenticate(facts, identity.link_auth)))
 
 
 def check_target(peer: ProvenIdentity, target: LinkTarget) -> None:

@@ -43,13 +43,15 @@ class LinkConnection(asyncio.BufferedProtocol):
     def __init__(self, owner: ChannelOwner, context: SSL.Context,
                  role: LinkTarget | RouterIdentity, *, scheduling: Scheduling,
                  buffer: bytearray, limit: BandwidthLimit | None = None,
-                 timeout: float = HANDSHAKE_TIMEOUT,
+                 caller: RouterIdentity | None = None, timeout: float = HANDSHAKE_TIMEOUT,
                  done: Callable[[LinkConnection, Channel | TransportError], None]) -> None:
-        """`role`: whom we called, or who we are when we were called. `done` is called once with
-        the open channel or with the error that came before it. `buffer` is only used between
-        `get_buffer` and `buffer_updated`, so all links of a loop can share one."""
+        """`role`: whom we called, or who we are when we were called. `caller`: who we are when we
+        call as a router. `done` is called once with the open channel or with the error that came
+        before it. `buffer` is only used between `get_buffer` and `buffer_updated`, so all links of
+        a loop can share one."""
         self._owner = owner
         self._role = role
+        self._caller = caller
         self._done = done
         self._scheduling = scheduling
         self._buffer = memoryview(buffer)
@@ -104,8 +106,9 @@ class LinkConnection(asyncio.BufferedProtocol):
             self._fail(error)
 
     def _open_channel(self) -> None:
-        role = (Responding(self._role) if isinstance(self._role, RouterIdentity)
-                else Initiating(self._role, self._tls.peer_certificate()))
+        binding = self._tls.binding
+        role = (Responding(self._role, binding) if isinstance(self._role, RouterIdentity)
+                else Initiating(self._role, self._tls.peer_certificate(), self._caller, binding))
         self.channel = Channel(self._owner, role, now=time.time(),
                                peer_host=self._peer_host(), own_host=self._own_host(),
                                scheduling=self._scheduling)
@@ -118,7 +121,7 @@ class LinkConnection(asyncio.BufferedProtocol):
 
     def _own_host(self) -> str:
         """Only a router tells its address."""
-        if not isinstance(self._role, RouterIdentity):
+        if not isinstance(self._role, RouterIdentity) and self._caller is None:
             return ""
         assert self._transport is not None
         return str(self._transport.get_extra_info("sockname")[0]).partition("%")[0]
@@ -241,10 +244,12 @@ class LinkSet:
     """All connections of one router or proxy, so that they can be dialled and closed."""
 
     def __init__(self, owner: ChannelOwner, context: SSL.Context, *,
-                 scheduling: Scheduling | None = None, limit: BandwidthLimit | None = None,
-                 timeout: float = HANDSHAKE_TIMEOUT) -> None:
-        """`context`: for links that are dialled. `limit` bounds all links together."""
+                 identity: RouterIdentity | None = None, scheduling: Scheduling | None = None,
+                 limit: BandwidthLimit | None = None, timeout: float = HANDSHAKE_TIMEOUT) -> None:
+        """`context`: for links that are dialled; `identity`: of a router, which tells on them who
+        it is. `limit` bounds all links together."""
         self._owner = owner
+        self._identity = identity
         self._context = context
         self._timeout = timeout
         self._links: set[LinkConnection] = set()
@@ -264,8 +269,8 @@ class LinkSet:
     def _link(self, context: SSL.Context, role: LinkTarget | RouterIdentity,
               done: Callable[[LinkConnection, Channel | TransportError], None]) -> LinkConnection:
         link = LinkConnection(self._owner, context, role, scheduling=self._scheduling,
-                              buffer=self._buffer, limit=self._limit, timeout=self._timeout,
-                              done=done)
+                              buffer=self._buffer, limit=self._limit, caller=self._identity,
+                              timeout=self._timeout, done=done)
         self._track(link)
         return link
 

@@ -7,6 +7,8 @@ held back or cut.
 
 from __future__ import annotations
 
+import hmac
+import secrets
 import time
 from collections.abc import Callable, Sequence
 
@@ -22,7 +24,7 @@ from .relay_circuit import RouterCircuit
 from .router_core import RouterCore
 from .router_hooks import NoHooks, RouterHooks
 from .scheduler import Discipline, Scheduling
-from .stream_cell import encode_connected
+from .stream_cell import Begin, encode_connected
 
 Service = Callable[[bytes], bytes]
 """What a destination answers to a piece of data."""
@@ -109,15 +111,23 @@ class MemoryRouter:
 
     def dial(self, target: LinkTarget, done: Waiter) -> None:
         """Link to another router of the network."""
-        self._network.link(self.core, target, done, self.scheduling)
+        self._network.link(self.core, target, done, self.identity, self.scheduling)
 
-    def connect_stream(self, circuit: RouterCircuit, stream_id: int, host: str, port: int) -> None:
+    def connect_stream(self, circuit: RouterCircuit, stream_id: int, begin: Begin) -> None:
         """Connect to a service."""
-        service = self.services.get(port)
+        service = self.services.get(begin.port)
         if service is None:
             circuit.edge.refuse(stream_id, EndReason.CONNECTREFUSED)
         else:
             _MemoryStream(circuit, stream_id, service)
+
+    def connect_directory(self, circuit: RouterCircuit, stream_id: int) -> None:
+        """There is no directory in memory."""
+        circuit.edge.refuse(stream_id, EndReason.NOTDIRECTORY)
+
+    def resolve(self, circuit: RouterCircuit, stream_id: int, name: str) -> None:
+        """Every name is this machine's."""
+        circuit.resolved(stream_id, ["127.0.0.1"])
 
 
 class MemoryClient:
@@ -153,9 +163,9 @@ class MemoryClient:
         """A link is gone."""
         self._pool.forget(channel)
 
-    def create_received(self, channel: Channel, circ_id: int, body: bytes) -> None:
+    def create_received(self, channel: Channel, circ_id: int, command: int, body: bytes) -> None:
         """A client carries no circuits for others."""
-        raise ProtocolViolation("CREATE2 to a client")
+        raise ProtocolViolation("CREATE2 or CREATE_FAST to a client")
 
 
 class MemoryNetwork:
@@ -185,18 +195,24 @@ class MemoryNetwork:
         return MemoryClient(self)
 
     def link(self, owner: ChannelOwner, target: LinkTarget, done: Waiter,
+             identity: RouterIdentity | None = None,
              scheduling: Scheduling | None = None) -> None:
-        """Connect `owner`, whose links share `scheduling`, with the router that listens at the
-        target's port."""
+        """Connect `owner`, a router with this identity or a client, with the router that listens
+        at the target's port. `scheduling` is what the owner's links share."""
         router = self._routers.get(target.port)
         if router is None:
             self._calls.append(lambda: done(LinkFailed("nobody listens there")))
             return
         now = time.time()
+        secret = secrets.token_bytes(32)
+
+        def binding(context: bytes) -> bytes:
+            return hmac.digest(secret, context, "sha256")
+
         link = MemoryLink(
-            Channel(owner, Initiating(target, router.identity.link_cert), now=now,
-                    scheduling=scheduling),
-            Channel(router.core, Responding(router.identity), now=now,
+            Channel(owner, Initiating(target, router.identity.link_cert, identity, binding),
+                    now=now, scheduling=scheduling),
+            Channel(router.core, Responding(router.identity, binding), now=now,
                     scheduling=router.scheduling),
         )
         link.initiator.start()

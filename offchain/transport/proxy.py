@@ -203,6 +203,6 @@ class OnionProxy:
         """A link is gone."""
         self._pool.forget(channel)
 
-    def create_received(self, channel: Channel, circ_id: int, body: bytes) -> None:
+    def create_received(self, channel: Channel, circ_id: int, command: int, body: bytes) -> None:
         """A client carries no circuits for others."""
-        raise ProtocolViolation("CREATE2 to a client")
+        raise ProtocolViolation("CREATE2 or CREATE_FAST to a client")

@@ -26,7 +26,7 @@ _HEADER = struct.Struct(">BHHIH")
 class RelayCommand(IntEnum):
     """Relay commands of tor-spec that are spoken here, and MT.
 
-    MT carries payment messages. tor-spec and its proposals assign nothing near 200; the number
+    MT carries payment messages. tor-spec and its proposals assign nothing above 44; the number
     of the 2018 prototype (41) has become PADDING_NEGOTIATE.
     """
 
@@ -38,6 +38,9 @@ class RelayCommand(IntEnum):
     TRUNCATE = 8
     TRUNCATED = 9
     DROP = 10
+    RESOLVE = 11
+    RESOLVED = 12
+    BEGIN_DIR = 13
     EXTEND2 = 14
     EXTENDED2 = 15
     MT = 200

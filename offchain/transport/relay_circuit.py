@@ -15,20 +15,21 @@ from .cell import BODY_LEN, Command
 from .channel import Channel
 from .edge import Edge, EdgeStream
 from .errors import CircuitClosed, DestroyReason, EndReason, ProtocolViolation, TransportError
-from .extend import LinkTarget, decode_extend2
-from .ntor import decode_created2, encode_create2, encode_created2
+from .extend import LinkTarget, decode_extend2, encode_extended2
 from .onion import OnionLayer, seemingly_recognized
 from .payment_cell import LINK_PAYLOAD, RELAY_PAYLOAD, Assembler, fragment
 from .priority import EVEN, Priority
 from .relay_cell import RelayCommand, RelayMessage, decode_body, encode_body
 from .router_hooks import RouterHooks
-from .stream_cell import decode_begin, decode_end
+from .stream_cell import Begin, decode_begin, decode_end, decode_resolve, encode_resolved
 
 _log = logging.getLogger(__name__)
 
 MAX_RELAY_EARLY = 8
 """RELAY_EARLY cells a circuit may carry, which bounds its length (tor-spec, RELAY_EARLY)."""
 MAX_STREAMS = 256
+MAX_LOOKUPS = 64
+"""Names that a circuit may have looked up at a time."""
 _ids = itertools.count(1)
 
 
@@ -37,11 +38,17 @@ class CircuitRouter(Protocol):
 
     hooks: RouterHooks
 
-    def extend(self, circuit: RouterCircuit, target: LinkTarget, onionskin: bytes) -> None:
+    def extend(self, circuit: RouterCircuit, target: LinkTarget, create2: bytes) -> None:
         """Find or open the link to `target` and call `extension_ready` or `extension_failed`."""
 
-    def begin_stream(self, circuit: RouterCircuit, stream_id: int, host: str, port: int) -> None:
+    def begin_stream(self, circuit: RouterCircuit, stream_id: int, begin: Begin) -> None:
         """Connect a stream, or refuse it."""
+
+    def begin_directory(self, circuit: RouterCircuit, stream_id: int) -> None:
+        """Connect a stream to the directory, or refuse it."""
+
+    def resolve(self, circuit: RouterCircuit, stream_id: int, name: str) -> None:
+        """Look a name up and call `resolved`."""
 
     def circuit_gone(self, circuit: RouterCircuit) -> None:
         """Forget the circuit."""
@@ -89,6 +96,7 @@ class RouterCircuit:
         self._created = False
         self._layer = OnionLayer(key_material)
         self._early = 0
+        self._lookups: set[int] = set()
         self._relay_payments = Assembler(RELAY_PAYLOAD)
         self._link_payments = Assembler(LINK_PAYLOAD)
         self.edge = Edge(self, priority)
@@ -221,25 +229,43 @@ class RouterCircuit:
             if done is not None:
                 self._hooks.payment_received(self, *done, link=False)
         elif kind == RelayCommand.BEGIN:
-            self._begin(stream_id, data)
+            begin = decode_begin(data)
+            if self._may_begin(stream_id):
+                self._router.begin_stream(self, stream_id, begin)
         elif kind == RelayCommand.END:
             self.edge.end_received(stream_id, decode_end(data))
         elif kind == RelayCommand.EXTEND2:
             self._extend(command, data)
         elif kind == RelayCommand.TRUNCATE:
             self._truncate()
+        elif kind == RelayCommand.BEGIN_DIR:
+            if self._may_begin(stream_id):
+                self._router.begin_directory(self, stream_id)
+        elif kind == RelayCommand.RESOLVE:
+            self._resolve(stream_id, decode_resolve(data))
         else:
             # C tor drops what it does not know, DROP among it.
             _log.debug("relay command %d dropped", kind)
 
-    def _begin(self, stream_id: int, data: bytes) -> None:
+    def _may_begin(self, stream_id: int) -> bool:
         if not stream_id or self.edge.get(stream_id) is not None:
             raise ProtocolViolation("BEGIN with a stream id of zero or in use")
-        host, port = decode_begin(data)
         if len(self.edge) >= MAX_STREAMS:
             self.edge.refuse(stream_id, EndReason.RESOURCELIMIT)
-            return
-        self._router.begin_stream(self, stream_id, host, port)
+            return False
+        return True
+
+    def _resolve(self, stream_id: int, name: str) -> None:
+        if not stream_id or len(self._lookups) >= MAX_LOOKUPS:
+            raise ProtocolViolation("RESOLVE without a stream id, or too many at once",
+                                    DestroyReason.RESOURCELIMIT)
+        self._lookups.add(stream_id)
+        self._router.resolve(self, stream_id, name)
+
+    def resolved(self, stream_id: int, addresses: list[str]) -> None:
+        """Answer a RESOLVE; without addresses, that there is none."""
+        self._lookups.discard(stream_id)
+        self.edge.send(RelayCommand.RESOLVED, stream_id, encode_resolved(addresses))
 
     def stream_connected(self, stream: EdgeStream, connected_body: bytes) -> None:
         """The driver has connected a stream: tell the client."""
@@ -254,11 +280,14 @@ class RouterCircuit:
             raise ProtocolViolation("EXTEND2 outside RELAY_EARLY")
         if self._next is not None or self._extending:
             raise ProtocolViolation("EXTEND2 on a circuit that goes on already")
-        target, onionskin = decode_extend2(data)
+        target, create2 = decode_extend2(data)
+        before = self._previous.peer
+        if before is not None and before.rsa_fingerprint == target.rsa_fingerprint:
+            raise ProtocolViolation("EXTEND2 back to the router that the circuit comes from")
         self._extending = True
-        self._router.extend(self, target, onionskin)
+        self._router.extend(self, target, create2)
 
-    def extension_ready(self, channel: Channel, onionskin: bytes) -> None:
+    def extension_ready(self, channel: Channel, create2: bytes) -> None:
         """The link to the next hop is open."""
         if self.closed or not self._extending:
             return
@@ -270,7 +299,7 @@ class RouterCircuit:
             return
         self._next = channel
         channel.set_premium(self._next_id, self._premium)
-        channel.send_control(self._next_id, Command.CREATE2, encode_create2(onionskin))
+        channel.send_control(self._next_id, Command.CREATE2, create2)
 
     def extension_failed(self, error: TransportError) -> None:
         """The link to the next hop could not be opened."""
@@ -296,7 +325,7 @@ class RouterCircuit:
             if self._created:
                 raise ProtocolViolation("CREATED2 twice")
             self._created = True
-            self.edge.send(RelayCommand.EXTENDED2, 0, encode_created2(decode_created2(body)))
+            self.edge.send(RelayCommand.EXTENDED2, 0, encode_extended2(body))
         elif command == Command.DESTROY:
             self._drop_next()
             self.edge.send(RelayCommand.TRUNCATED, 0, body[:1])

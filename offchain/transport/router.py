@@ -7,11 +7,11 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from .bandwidth_driver import BandwidthLimit
 from .channel_pool import Waiter
-from .errors import EndReason, TransportError
+from .errors import EndReason, ProtocolViolation, TransportError
 from .exit_policy import ExitPolicy
 from .exit_stream import ExitStream
 from .extend import LinkTarget
@@ -22,6 +22,7 @@ from .relay_circuit import RouterCircuit
 from .router_core import RouterCore
 from .router_hooks import NoHooks, RouterHooks
 from .scheduler import Discipline, Scheduling
+from .stream_cell import Begin
 from .tls import client_context, server_context
 
 _log = logging.getLogger(__name__)
@@ -35,22 +36,24 @@ class OnionRouter:
     """A relay, an intermediary, or anything else that circuits pass through or end at."""
 
     def __init__(self, identity: RouterIdentity, *, exit_policy: ExitPolicy | None = None,
-                 hooks: RouterHooks | None = None,
+                 directory: tuple[str, int] | None = None, hooks: RouterHooks | None = None,
                  priority: Callable[[], Priority] = lambda: EVEN,
                  discipline: Discipline = Discipline.EWMA, limit: BandwidthLimit | None = None,
-                 max_links: int = MAX_LINKS,
-                 handshake_timeout: float = HANDSHAKE_TIMEOUT) -> None:
+                 max_links: int = MAX_LINKS, handshake_timeout: float = HANDSHAKE_TIMEOUT) -> None:
         """Without an exit policy no streams are connected, without a limit links carry what they
-        can. `priority`: the network's constants, asked for at every new circuit. Create it inside
+        can. `directory`: the host and port where directory documents are served by HTTP, to which
+        BEGIN_DIR is connected. `priority`: the network's constants, asked for at every new circuit.
+        Create it inside
         the event loop that it is to run in."""
         self._identity = identity
         self._policy = exit_policy or ExitPolicy.reject_all()
+        self._directory = directory
         self._max_links = max_links
         self._priority = priority
         self._scheduling = Scheduling(discipline, now=time.monotonic)
         self.core = RouterCore(identity, hooks or NoHooks(), self)
-        self._links = LinkSet(self.core, client_context(), timeout=handshake_timeout, limit=limit,
-                              scheduling=self._scheduling)
+        self._links = LinkSet(self.core, client_context(), identity=identity, limit=limit,
+                              timeout=handshake_timeout, scheduling=self._scheduling)
         self._context = server_context(identity)
         self._server: asyncio.Server | None = None
         self._streams: set[asyncio.Task[None]] = set()
@@ -101,35 +104,70 @@ class OnionRouter:
         """Open a link."""
         self._links.dial(target, done)
 
-    def connect_stream(self, circuit: RouterCircuit, stream_id: int, host: str, port: int) -> None:
+    def connect_stream(self, circuit: RouterCircuit, stream_id: int, begin: Begin) -> None:
         """Connect a stream if the policy allows."""
         if not self._policy.is_exit:
             circuit.edge.refuse(stream_id, EndReason.EXITPOLICY)
             return
-        exit_stream = ExitStream(circuit, stream_id)
-        task = asyncio.get_running_loop().create_task(self._connect(exit_stream, host, port))
+        self._start(self._connect(ExitStream(circuit, stream_id), begin, self._policy))
+
+    def connect_directory(self, circuit: RouterCircuit, stream_id: int) -> None:
+        """Connect a stream to the directory, if there is one."""
+        if self._directory is None:
+            circuit.edge.refuse(stream_id, EndReason.NOTDIRECTORY)
+            return
+        host, port = self._directory
+        self._start(self._connect(ExitStream(circuit, stream_id), Begin(host, port), None))
+
+    def resolve(self, circuit: RouterCircuit, stream_id: int, name: str) -> None:
+        """Look a name up; a router that is no exit finds nothing."""
+        if not self._policy.is_exit:
+            circuit.resolved(stream_id, [])
+            return
+        self._start(self._resolve(circuit, stream_id, name))
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._streams.add(task)
         task.add_done_callback(self._streams.discard)
 
-    async def _connect(self, stream: ExitStream, host: str, port: int) -> None:
+    async def _connect(self, stream: ExitStream, begin: Begin, policy: ExitPolicy | None) -> None:
         loop = asyncio.get_running_loop()
         reason = EndReason.RESOLVEFAILED
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                addresses = [str(entry[4][0]) for entry in found]
-                accepted = [a for a in addresses if self._policy.accepts(a, port)]
+                wanted = begin.wanted(await _lookup(begin.host, begin.port))
+                accepted = [one for one in wanted
+                            if policy is None or policy.accepts(one, begin.port)]
                 if not accepted:
                     stream.refuse(EndReason.EXITPOLICY)
                     return
                 reason = EndReason.CONNECTREFUSED
-                await loop.create_connection(lambda: stream, accepted[0], port)
+                await loop.create_connection(lambda: stream, accepted[0], begin.port)
         except TimeoutError:
             stream.refuse(EndReason.TIMEOUT)
         except (OSError, UnicodeError):
             stream.refuse(reason)
         except TransportError as error:
             _log.info("stream not connected: %s", error)
+
+    async def _resolve(self, circuit: RouterCircuit, stream_id: int, name: str) -> None:
+        found: list[str] = []
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                found = await _lookup(name, 0)
+        except (OSError, UnicodeError):  # TimeoutError is an OSError
+            _log.debug("a name is not found")
+        try:
+            circuit.resolved(stream_id, found)
+        except ProtocolViolation as error:
+            circuit.violated(error)
+
+
+async def _lookup(host: str, port: int) -> list[str]:
+    """The addresses of a host, each once. Raises OSError or UnicodeError."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class _Refusal(asyncio.Protocol):

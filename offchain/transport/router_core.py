@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from . import ntor
+from . import create_fast, ntor
 from .cell import Command
 from .channel import Channel
 from .channel_pool import ChannelPool, Dialler
@@ -16,6 +16,7 @@ from .identity import RouterIdentity
 from .priority import Priority
 from .relay_circuit import RouterCircuit
 from .router_hooks import RouterHooks
+from .stream_cell import Begin
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +34,14 @@ class RouterEnvironment(Dialler, Protocol):
     def priority(self) -> Priority:
         """The network's constants, for a new circuit."""
 
-    def connect_stream(self, circuit: RouterCircuit, stream_id: int, host: str, port: int) -> None:
+    def connect_stream(self, circuit: RouterCircuit, stream_id: int, begin: Begin) -> None:
         """Apply the exit policy and connect, or refuse."""
+
+    def connect_directory(self, circuit: RouterCircuit, stream_id: int) -> None:
+        """Connect to the directory, or refuse."""
+
+    def resolve(self, circuit: RouterCircuit, stream_id: int, name: str) -> None:
+        """Look a name up; call `RouterCircuit.resolved` once, later."""
 
 
 class _Rate:
@@ -76,38 +83,49 @@ class RouterCore:
         self._rates.pop(channel, None)
         self._pool.forget(channel)
 
-    def create_received(self, channel: Channel, circ_id: int, body: bytes) -> None:
-        """Answer CREATE2 with CREATED2, or refuse by ProtocolViolation."""
+    def create_received(self, channel: Channel, circ_id: int, command: int, body: bytes) -> None:
+        """Answer CREATE2 or CREATE_FAST, or refuse by ProtocolViolation."""
         if (channel.circuit_count >= MAX_CIRCUITS_PER_LINK
                 or not self._rates[channel].take(self._environment.now())):
             raise ProtocolViolation("too many circuits", DestroyReason.RESOURCELIMIT)
-        reply, material = ntor.answer(self.identity.rsa_fingerprint, self.identity.onion,
-                                      ntor.decode_create2(body))
-        circuit = RouterCircuit(self, channel, circ_id, material,
-                                self._environment.priority())
+        if command == Command.CREATE_FAST:
+            answer, (reply, material) = Command.CREATED_FAST, create_fast.answer(body)
+        else:
+            reply, material = ntor.answer(self.identity.rsa_fingerprint, self.identity.onion,
+                                          ntor.decode_create2(body))
+            answer, reply = Command.CREATED2, ntor.encode_created2(reply)
+        circuit = RouterCircuit(self, channel, circ_id, material, self._environment.priority())
         channel.register(circ_id, circuit)
-        channel.send_control(circ_id, Command.CREATED2, ntor.encode_created2(reply))
+        channel.send_control(circ_id, answer, reply)
         self.circuits.add(circuit)
         self.hooks.circuit_opened(circuit)
 
     # --- CircuitRouter
 
-    def extend(self, circuit: RouterCircuit, target: LinkTarget, onionskin: bytes) -> None:
+    def extend(self, circuit: RouterCircuit, target: LinkTarget, create2: bytes) -> None:
         """Find or open the link to the next hop."""
         if target.rsa_fingerprint == self.identity.rsa_fingerprint:
             raise ProtocolViolation("EXTEND2 to ourselves")
 
         def ready(result: Channel | TransportError) -> None:
             if isinstance(result, Channel):
-                circuit.extension_ready(result, onionskin)
+                circuit.extension_ready(result, create2)
             else:
                 circuit.extension_failed(result)
 
         self._pool.request(target, ready)
 
-    def begin_stream(self, circuit: RouterCircuit, stream_id: int, host: str, port: int) -> None:
+    def begin_stream(self, circuit: RouterCircuit, stream_id: int, begin: Begin) -> None:
         """Leave it to the driver."""
-        self._environment.connect_stream(circuit, stream_id, host, port)
+        self._environment.connect_stream(circuit, stream_id, begin)
+
+    def begin_directory(self, circuit: RouterCircuit, stream_id: int) -> None:
+        """Leave it to the driver."""
+        self._environment.connect_directory(circuit, stream_id)
+
+    def resolve(self, circuit: RouterCircuit, stream_id: int, name: str) -> None:
+        """Leave it to the driver."""
+        self._environment.resolve(circuit, stream_id, name)
 
     def circuit_gone(self, circuit: RouterCircuit) -> None:
         """Forget the circuit."""

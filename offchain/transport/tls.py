@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_der_x509_certificate
 from OpenSSL import SSL
 
+from .authenticate import EXPORTED_LEN, EXPORTER_LABEL
 from .errors import LinkFailed
 from .identity import RouterIdentity
 
@@ -123,3 +124,9 @@ class TlsSession:
         if certificate is None:
             raise LinkFailed("the peer showed no certificate")
         return certificate.to_cryptography().public_bytes(Encoding.DER)
+
+    def binding(self, context: bytes) -> bytes:
+        """Keying material of this session for `context`, to bind an AUTHENTICATE to it."""
+        material: bytes = self._connection.export_keying_material(
+            EXPORTER_LABEL, EXPORTED_LEN, context)
+        return material

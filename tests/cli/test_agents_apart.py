@@ -128,7 +128,7 @@ def test_a_download_between_separate_processes(tmp_path, url):
 
         settled = parties.script("run_client", "--settle", *network)
         # The channels at the intermediary and the direct one with the guard.
-        escrowed = 4 * 4 * 128 * PRICE + GUARD_DEPOSIT
+        escrowed = 6 * 4 * 128 * PRICE + GUARD_DEPOSIT
         assert settled["withdrawn"] == escrowed - PRICE * sum(sent.values())
     finally:
         statuses = parties.end()

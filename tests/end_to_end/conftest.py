@@ -28,7 +28,8 @@ class Background:
 
     @staticmethod
     async def _make(folder, options):
-        return Network(Options(folder, DEMO, **options), say=lambda text: None)
+        parameters = options.pop("parameters", DEMO)
+        return Network(Options(folder, parameters, **options), say=lambda text: None)
 
     def run(self, work, seconds=120):
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(seconds)

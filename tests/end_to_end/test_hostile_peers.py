@@ -106,9 +106,9 @@ def test_messages_of_the_right_form_and_false_content_are_refused(disturbed):
     agent, recorded = network.intermediary, []
     honest = agent.engine.machine.handle
 
-    def record(records, moment, pcmd, payload):
+    def record(records, moment, pcmd, payload, verdicts=None):
         recorded.append((pcmd, payload))
-        return honest(records, moment, pcmd, payload)
+        return honest(records, moment, pcmd, payload, verdicts)
 
     agent.engine.machine.handle = record
     try:
@@ -159,7 +159,7 @@ def test_a_session_that_nobody_pays_gives_its_channel_back(disturbed):
             client.pay_once = pay
 
     disturbed.run(work())
-    assert not client.routes and not client._taken
+    assert not client.routes and not client.pool._taken
 
 
 def test_a_session_closed_for_idleness_is_replaced_when_the_client_goes_on(disturbed):
@@ -187,7 +187,7 @@ def test_a_session_closed_for_idleness_is_replaced_when_the_client_goes_on(distu
 
     with FileServer(size) as server:
         disturbed.run(work(server.url))
-    assert not client.routes and not client._taken and not client.circuits
+    assert not client.routes and not client.pool._taken and not client.circuits
 
 
 def test_a_guard_channel_goes_on_where_a_lost_payment_left_it(disturbed):

@@ -53,5 +53,6 @@ wallet. No crashes and old backups, no opening of groups, no guard channels, no 
 per payment, no escrow caps, no gas and bonds, no anonymity. The plays with a dishonest I are not
 replayed, nor those of the hidden payment. Outside both models, since they are about algebra or
 the ledger's arithmetic: the role of a close taken from a sign, Ỹ0 in a request, a tax rate by
-session, a second registration of I's key. Other tests are about those.
+session, a second registration of I's key. `tests/protocol/test_weakenings` leaves these and all the
+others out of the real code, and `tests/protocol/test_balance_game` plays every coalition on it.
 """

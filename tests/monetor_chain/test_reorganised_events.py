@@ -218,23 +218,57 @@ class Listener:
 
     def on_ledger(self, records, moment, event):
         if isinstance(event, Block):
-            advance(records, event.number, event.timestamp)
+            advance(records, event)
         return []
 
     def tick(self, records, moment):
         return []
 
 
+def listening(town, deployment, folder, first):
+    consensus = bind(town.chain, deployment).consensus
+    return Engine(
+        "agent", Store(folder / "store.sqlite", bytes(32), "client"), Listener(),
+        chain=town.chain, consensus=consensus, events=LedgerEvents(town.ledger),
+        port=None, first_block=first,
+    )  # fmt: skip
+
+
+def test_an_agent_that_was_down_does_not_go_on_from_a_block_that_is_gone(standing, tmp_path):
+    async def work(town, first):
+        await town.chain.set_speed(5)
+        snapshot = await town.chain.snapshot()
+        engine = listening(town, standing[1], tmp_path, first)
+        await engine.start()
+        await town.emit("client")
+        seen = (await town.chain.latest()).number
+        await engine.until(lambda records: tip(records).number >= seen, 10, "block")
+        await engine.stop()
+        engine = listening(town, standing[1], tmp_path, first)
+        await engine.start()
+        await town.emit("client")
+        await engine.until(lambda records: tip(records).number > seen, 10, "block")
+        await engine.stop()
+        await town.chain.revert(snapshot)
+        for role in ROLES:
+            await town.emit(role)
+        engine = listening(town, standing[1], tmp_path, first)
+        await engine.start()
+        try:
+            with pytest.raises(Reorganised):
+                await engine.until(lambda records: False, 10, "failure")
+        finally:
+            await engine.stop()
+            await town.chain.set_speed(0)
+
+    in_town(standing, work)
+
+
 def test_an_agent_does_not_go_on_with_events_that_are_gone(standing, tmp_path):
     """Its records tell of them; other troubles of the chain are waited out."""
 
     async def work(town, first):
-        consensus = bind(town.chain, standing[1]).consensus
-        engine = Engine(
-            "agent", Store(tmp_path / "store.sqlite", bytes(32), "client"), Listener(),
-            chain=town.chain, consensus=consensus, events=LedgerEvents(town.ledger),
-            port=None, first_block=first,
-        )  # fmt: skip
+        engine = listening(town, standing[1], tmp_path, first)
         await town.chain.set_speed(5)  # an agent's clock has to run
         await engine.start()
         try:

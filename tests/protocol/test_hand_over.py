@@ -85,7 +85,7 @@ def fill(store: Store, node: Node) -> None:
 
 def hander(world: World, folder: Path, node: Node, *, proofs: bool = False) -> EndUserHander:
     key = node.party.private_key
-    return EndUserHander([folder], node.name, key, node.machine.user,
+    return EndUserHander([folder], node.name, key, node.machine,
                          authoriser(key, world.domain), proofs=proofs)
 
 

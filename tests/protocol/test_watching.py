@@ -100,7 +100,7 @@ def proofs(world: World) -> bytes:
 
 def answers(world: World, node: Node) -> list[Any]:
     return list(export_answers(
-        node.records, node.machine.user, world.moment(),
+        node.records, node.machine.user_of, world.moment(),
         authoriser(node.party.private_key, world.domain), {}).values())
 
 
@@ -999,7 +999,7 @@ def test_an_authorisation_outlives_the_next_renewal_and_the_notice(watched: Worl
     sign = authoriser(node.party.private_key, world.domain)
 
     def export(before: Any) -> dict[tuple[int, int], Authorised]:
-        return export_answers(node.records, node.machine.user, world.moment(), sign, before)
+        return export_answers(node.records, node.machine.user_of, world.moment(), sign, before)
 
     first = export({})
     assert {one.not_after for one in first.values()} == {

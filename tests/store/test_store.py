@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from offchain.protocol.answering import Lock
+from offchain.protocol.history import Entry
 from offchain.protocol.ledger import Resolve
 from offchain.protocol.moment import Tip
 from offchain.protocol.outbox import Done, Note, Request, Submit, Tell
-from offchain.protocol.records import MemoryRecords, Table
-from offchain.store import Store, StoreError
+from offchain.protocol.pruning import OpenSince
+from offchain.protocol.records import MemoryRecords, Table, dump
+from offchain.store import Identity, Store, StoreError, reading
 
 NETWORK = b"\x01" * 32
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,9 +125,129 @@ def test_a_later_formats_own_columns_are_no_crash(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "store.sqlite")) as connection, connection:
         connection.execute("ALTER TABLE identity ADD COLUMN more TEXT")
-        connection.execute("UPDATE identity SET version = 2")
-    with pytest.raises(StoreError, match="format 2"):
+        connection.execute("UPDATE identity SET version = 98")
+    with pytest.raises(StoreError, match="format 98"):
         open_store(tmp_path)
+
+
+FORMAT_1 = """
+CREATE TABLE identity (version INTEGER NOT NULL, network BLOB NOT NULL, role TEXT NOT NULL);
+CREATE TABLE records (
+    tbl TEXT NOT NULL, key BLOB NOT NULL, type TEXT NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (tbl, key)
+) WITHOUT ROWID;
+CREATE TABLE requests (
+    conversation BLOB PRIMARY KEY, pcmd INTEGER NOT NULL, payload BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE submissions (
+    key BLOB PRIMARY KEY, type TEXT NOT NULL, value BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+def test_a_store_of_the_format_before_is_brought_up_to_date(tmp_path: Path) -> None:
+    """With everything that is in it, but for a group that was asked for and holds nothing."""
+    rho, kept = bytes(range(32)), Request(b"session:" + b"s" * 32, 7, b"payload")
+    with closing(sqlite3.connect(tmp_path / "store.sqlite")) as connection, connection:
+        connection.executescript(FORMAT_1)
+        connection.execute("INSERT INTO identity VALUES (1, ?, 'client')", (NETWORK,))
+        connection.execute("INSERT INTO records VALUES ('meta', ?, 'PendingGroup', ?)",
+                           (b"pending-group:" + rho, bytes(51)))
+        connection.execute("INSERT INTO records VALUES ('meta', ?, 'Tip', ?)",
+                           (b"tip", dump(Tip(3, 4))[1][:16]))  # without the block's hash
+        revoked = dump(Lock(b"\x00\xff" * 16, taken=True))[1]
+        connection.execute("INSERT INTO records VALUES ('lock', ?, 'Lock', ?)",
+                           (b"\x01" * 31, revoked[:-8]))  # without its time
+        connection.execute("INSERT INTO records VALUES ('group', ?, 'Group', x'')",
+                           (b"\x00\xfe" * 15 + b"\x01",))
+        for one in (Request(b"group:" + rho, 16, b""), kept):
+            connection.execute("INSERT INTO requests VALUES (?, ?, ?)",
+                               (one.conversation, one.pcmd, one.payload))
+    with pytest.raises(StoreError, match="older format 1"), reading(tmp_path / "store.sqlite"):
+        pass
+    for _ in range(2):
+        store = open_store(tmp_path)
+        assert store.read().requests() == [kept]
+        assert list(store.read().scan(Table.META)) == [(b"tip", Tip(3, 4))]
+        assert list(store.read().scan(Table.LOCK)) == [
+            (b"\x01" * 31, Lock(b"\x00\xff" * 16, taken=True))]
+        # Nothing that such a group may still need is forgotten.
+        assert list(store.read().scan(Table.CHANNEL)) == [
+            (b"open-since:" + b"\x00\xfe" * 15 + b"\x01", OpenSince(0))]
+        assert store.read().history() == []
+        store.close()
+
+
+def test_the_history_is_kept_with_the_step_and_in_order(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    one, two = Entry("paid", b"s" * 32, 3, 300), Entry("hidden-payment", b"c" * 31, 1, -7)
+    with store.transaction() as records:
+        records.remember(5, [one])
+    with pytest.raises(KeyboardInterrupt), store.transaction() as records:
+        records.remember(6, [two])
+        raise KeyboardInterrupt
+    with store.transaction() as records:
+        records.remember(7, [two])
+    store.close()
+    store = open_store(tmp_path)
+    assert store.read().history() == [(5, one), (7, two)]
+    store.close()
+
+
+def test_a_transaction_knows_what_it_has_changed(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with store.transaction() as records:
+        for key in (b"same", b"changed", b"gone"):
+            records.put(Table.META, key, Tip(1, 1))
+    with store.transaction(compares=True) as records:
+        records.put(Table.META, b"same", Tip(2, 2))
+        records.put(Table.META, b"same", Tip(1, 1))
+        records.put(Table.META, b"changed", Tip(2, 2))
+        records.put(Table.META, b"changed", Tip(3, 3))
+        records.delete(Table.META, b"gone")
+        records.put(Table.META, b"new", Tip(4, 4))
+        records.delete(Table.META, b"never there")
+        found = {one.key: (one.before, one.after) for one in records.changes()}
+    assert found == {b"changed": (Tip(1, 1), Tip(3, 3)), b"gone": (Tip(1, 1), None),
+                     b"new": (None, Tip(4, 4))}
+    store.close()
+
+
+def test_what_a_part_took_back_is_no_change(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with store.transaction(compares=True) as records:
+        with records.part():
+            records.put(Table.META, b"kept", Tip(1, 1))
+        with pytest.raises(ValueError), records.part():
+            records.put(Table.META, b"kept", Tip(2, 2))
+            records.put(Table.META, b"refused", Tip(2, 2))
+            raise ValueError("refused")
+        with records.part():
+            records.put(Table.META, b"kept", Tip(3, 3))
+        found = {one.key: (one.before, one.after) for one in records.changes()}
+    assert found == {b"kept": (None, Tip(3, 3))}
+    store.close()
+
+
+def test_others_can_read_while_the_party_writes(tmp_path: Path) -> None:
+    """One state from beginning to end, and nothing can be written."""
+    store = open_store(tmp_path)
+    with store.transaction() as records:
+        records.put(Table.META, b"tip", Tip(1, 1))
+    with reading(tmp_path / "store.sqlite") as (seen, identity):
+        assert identity == Identity(NETWORK, "client") and seen.get(Table.META, b"tip") == Tip(1, 1)
+        with store.transaction() as records:
+            records.put(Table.META, b"tip", Tip(2, 2))
+        assert seen.get(Table.META, b"tip") == Tip(1, 1)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            seen.put(Table.META, b"tip", Tip(9, 9))
+    assert store.read().get(Table.META, b"tip") == Tip(2, 2)
+    store.close()
+    with reading(tmp_path / "store.sqlite") as (seen, _):
+        assert seen.get(Table.META, b"tip") == Tip(2, 2)
+    with pytest.raises(StoreError, match="no store"), reading(tmp_path / "nothing"):
+        pass
 
 
 def test_a_store_without_identity_is_refused(tmp_path: Path) -> None:
@@ -280,4 +403,33 @@ def test_a_transaction_that_cannot_be_committed_leaves_the_store_usable(tmp_path
     with store.transaction() as records:
         records.put(Table.META, b"tip", Tip(2, 2))
     assert store.read().get(Table.META, b"tip") == Tip(2, 2)
+    store.close()
+
+
+def test_a_part_of_a_transaction_is_undone_alone(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with store.transaction() as records:
+        records.put(Table.META, b"before", Tip(1, 1))
+        with pytest.raises(ValueError, match="refused"), records.part():
+            records.put(Table.META, b"before", Tip(2, 2))
+            records.put(Table.META, b"part", Tip(2, 2))
+            records.keep([Request(b"a", 7, b"")])
+            raise ValueError("refused")
+        assert set(records.touched) == {(Table.META, b"before")}
+        with records.part():
+            records.put(Table.META, b"kept", Tip(3, 3))
+        assert set(records.touched) == {(Table.META, b"before"), (Table.META, b"kept")}
+    reading = store.read()
+    assert dict(reading.scan(Table.META)) == {b"before": Tip(1, 1), b"kept": Tip(3, 3)}
+    assert reading.requests() == []
+    store.close()
+
+
+def test_a_part_is_on_disk_with_its_transaction_and_not_before(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    with pytest.raises(KeyboardInterrupt), store.transaction() as records:
+        with records.part():
+            records.put(Table.META, b"part", Tip(1, 1))
+        raise KeyboardInterrupt
+    assert store.read().get(Table.META, b"part") is None
     store.close()

@@ -293,7 +293,7 @@ CASES = {
         lambda core, rig: say(core, 0, RelayCommand.DROP, cell=Command.RELAY_EARLY, repeat=9),
     "EXTEND2 in the middle of a circuit":
         lambda core, rig: say(core, 1, RelayCommand.EXTEND2, data=encode_extend2(
-            rig.path[0].target, bytes(84)), cell=Command.RELAY_EARLY),
+            rig.path[0].target, encode_create2(bytes(84))), cell=Command.RELAY_EARLY),
     "an oversized payment message":
         lambda core, rig: say(core, 2, RelayCommand.MT, data=b"\1\xff\xff" + bytes(495)),
     "an oversized payment message by link cell":
@@ -429,7 +429,8 @@ def test_extend_must_come_in_relay_early(rig):
     """Its own case, because a router that let it pass would extend."""
     core = rig.circuit(2)
     target = rig.path[2]
-    say(core, 1, RelayCommand.EXTEND2, data=encode_extend2(target.target, skin_for(target)))
+    say(core, 1, RelayCommand.EXTEND2, data=encode_extend2(
+        target.target, encode_create2(skin_for(target))))
     rig.run()
     assert core.closed and not rig.hooks[2].opened
 
@@ -437,10 +438,20 @@ def test_extend_must_come_in_relay_early(rig):
 def test_a_router_does_not_extend_to_itself(rig):
     core = rig.circuit(1)
     own = rig.path[0]
-    say(core, 0, RelayCommand.EXTEND2, data=encode_extend2(own.target, skin_for(own)),
-        cell=Command.RELAY_EARLY)
+    say(core, 0, RelayCommand.EXTEND2, data=encode_extend2(
+        own.target, encode_create2(skin_for(own))), cell=Command.RELAY_EARLY)
     rig.run()
     assert core.closed and len(rig.network.links) == 1
+
+
+def test_a_router_does_not_extend_back(rig):
+    """The previous router has said who it is, so that a circuit cannot be folded back onto it."""
+    core = rig.circuit(2)
+    guard = rig.path[0]
+    say(core, 1, RelayCommand.EXTEND2, data=encode_extend2(
+        guard.target, encode_create2(skin_for(guard))), cell=Command.RELAY_EARLY)
+    rig.run()
+    assert core.closed and len(rig.network.links) == 2
 
 
 @pytest.mark.parametrize("premature", [

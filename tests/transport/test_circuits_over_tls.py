@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
+import socket
 
 import pytest
 from aiohttp import web
@@ -24,7 +25,7 @@ from offchain.transport.errors import (
 from offchain.transport.exit_policy import ExitPolicy
 from offchain.transport.identity import RouterInfo
 from offchain.transport.proxy import OnionProxy
-from offchain.transport.relay_cell import MAX_DATA
+from offchain.transport.relay_cell import MAX_DATA, RelayCommand
 from offchain.transport.router import OnionRouter
 
 MIB = 1 << 20
@@ -34,10 +35,10 @@ BLOB = random.Random(7).randbytes(MIB) * 8
 class Net:
     """Three routers, a client and an HTTP server in this process."""
 
-    def __init__(self, identities, recorder, policy, limited=None, rate=0):
+    def __init__(self, identities, recorder, policy, directory=None, limited=None, rate=0):
         self.identities = identities
         self.hooks = [recorder() for _ in identities]
-        self.routers = [OnionRouter(i, exit_policy=policy, hooks=h, limit=(
+        self.routers = [OnionRouter(i, exit_policy=policy, hooks=h, directory=directory, limit=(
                             BandwidthLimit(rate, rate / 4) if number == limited else None))
                         for number, (i, h) in enumerate(zip(identities, self.hooks, strict=True))]
         self.proxy = OnionProxy()
@@ -78,8 +79,8 @@ class Net:
 
 @pytest.fixture
 def net(identities, recorder):
-    def make(policy=None, **limits):
-        return Net(identities, recorder, policy or ExitPolicy.loopback_only(), **limits)
+    def make(policy=None, **options):
+        return Net(identities, recorder, policy or ExitPolicy.loopback_only(), **options)
 
     def run(body, **options):
         async def main():
@@ -414,3 +415,106 @@ def test_streams_after_their_end(net):
         assert await fetch(circuit, n.port) == BLOB
 
     net(body)
+
+
+def test_routers_know_who_called_them(net):
+    """Over real TLS sessions: the middle knows the guard, the guard does not know the client."""
+
+    async def body(n):
+        circuit = await n.proxy.build_circuit(n.path)
+        peers = [one._previous.peer for router in n.routers for one in router.circuits]
+        assert peers[0] is None
+        assert [one.ed25519_identity for one in peers[1:]] == [
+            one.ed25519_identity for one in n.identities[:2]]
+        await circuit.close()
+
+    net(body)
+
+
+class Teller:
+    """A client that speaks to the last hop as it likes, and writes down what it hears."""
+
+    def __init__(self, circuit):
+        self.core, self.heard = circuit._core, []
+        handle = self.core._handle
+
+        def keep(hop, message, tag):
+            self.heard.append((message.command, message.stream_id, message.data))
+            if message.command in (RelayCommand.CONNECTED, RelayCommand.DATA, RelayCommand.END):
+                handle(hop, message, tag)
+
+        self.core._handle = keep
+
+    async def ask(self, command, stream_id, data):
+        before = len(self.heard)
+        self.core.edge.send(command, stream_id, data)
+        await until(lambda: len(self.heard) > before)
+        return self.heard[-1]
+
+
+def test_names_and_addresses_as_clients_want_them(net):
+    async def body(n):
+        circuit = await n.proxy.build_circuit(n.path)
+        tell = Teller(circuit)
+        command, stream, data = await tell.ask(RelayCommand.RESOLVE, 5, b"127.0.0.1\0")
+        assert (command, stream, data[:6]) == (RelayCommand.RESOLVED, 5, b"\4\4\x7f\0\0\1")
+        command, stream, data = await tell.ask(RelayCommand.RESOLVE, 6, b"name.invalid\0")
+        assert (command, stream, data[0]) == (RelayCommand.RESOLVED, 6, 0xF1)
+        # A client that takes no IPv4 address is connected to none.
+        host = f"127.0.0.1:{n.port}".encode() + b"\0"
+        answer = await tell.ask(RelayCommand.BEGIN, 7, host + b"\0\0\0\2")
+        assert answer == (RelayCommand.END, 7, bytes([EndReason.EXITPOLICY]))
+        answer = await tell.ask(RelayCommand.BEGIN, 8, b"[::1]:9\0" + bytes(4))
+        assert answer == (RelayCommand.END, 8, bytes([EndReason.EXITPOLICY]))
+        assert not circuit.closed
+
+    net(body)
+
+
+def test_a_router_that_is_no_exit_resolves_nothing(net):
+    async def body(n):
+        tell = Teller(await n.proxy.build_circuit(n.path))
+        command, _, data = await tell.ask(RelayCommand.RESOLVE, 5, b"127.0.0.1\0")
+        assert (command, data[0]) == (RelayCommand.RESOLVED, 0xF1)
+        answer = await tell.ask(RelayCommand.BEGIN_DIR, 6, b"")
+        assert answer == (RelayCommand.END, 6, bytes([EndReason.NOTDIRECTORY]))
+
+    net(body, policy=ExitPolicy.reject_all())
+
+
+def test_a_directory_stream_leads_to_the_directory(net):
+    """Whatever the exit policy says, and to no other address."""
+
+    async def serve(reader, writer):
+        writer.write(b"directory:" + await reader.readuntil(b"\n"))
+        writer.close()
+
+    async def body(n):
+        directory = await asyncio.start_server(serve, *address)
+        circuit = await n.proxy.build_circuit(n.path)
+        tell = Teller(circuit)
+        stream = circuit._core.edge.open(7, Sink())
+        await tell.ask(RelayCommand.BEGIN_DIR, 7, b"")
+        stream.send(b"GET /tor/\n")
+        await until(lambda: stream.closed)
+        assert (RelayCommand.DATA, 7, b"directory:GET /tor/\n") in tell.heard
+        directory.close()
+        await directory.wait_closed()
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = probe.getsockname()
+    net(body, policy=ExitPolicy.reject_all(), directory=address)
+
+
+class Sink:
+    def connected(self):
+        pass
+
+    def data(self, data):
+        pass
+
+    def ended(self, reason):
+        pass
+
+    def writable(self):
+        pass

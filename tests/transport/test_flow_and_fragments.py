@@ -10,6 +10,7 @@ from offchain.transport import flow_control as flow
 from offchain.transport.errors import EndReason, MessageTooLong, ProtocolViolation
 from offchain.transport.exit_policy import ExitPolicy
 from offchain.transport.extend import LinkTarget, decode_extend2, encode_extend2
+from offchain.transport.ntor import encode_create2
 from offchain.transport.payment_cell import (
     LINK_PAYLOAD,
     MAX_MESSAGE,
@@ -18,7 +19,13 @@ from offchain.transport.payment_cell import (
     fragment,
 )
 from offchain.transport.scheduler import MAX_QUEUED, LinkQueues, Scheduling
-from offchain.transport.stream_cell import decode_begin, decode_end, encode_begin, encode_connected
+from offchain.transport.stream_cell import (
+    Begin,
+    decode_begin,
+    decode_end,
+    encode_begin,
+    encode_connected,
+)
 
 # --- windows
 
@@ -171,10 +178,10 @@ def test_queues_are_bounded_by_circuit_and_in_total():
 
 def test_extend2_layout():
     target = LinkTarget("127.0.0.1", 9001, bytes(range(20)), bytes(range(32)))
-    skin = bytes(84)
+    skin = encode_create2(bytes(84))
     body = encode_extend2(target, skin)
     assert body == (b"\3" + b"\0\6\x7f\0\0\1\x23\x29" + b"\2\x14" + bytes(range(20))
-                    + b"\3\x20" + bytes(range(32)) + b"\0\2\0\x54" + skin)
+                    + b"\3\x20" + bytes(range(32)) + b"\0\2\0\x54" + bytes(84))
     assert decode_extend2(body) == (target, skin)
     v6 = LinkTarget("::1", 9001, bytes(20), b"")
     assert decode_extend2(encode_extend2(v6, skin)) == (v6, skin)
@@ -184,21 +191,20 @@ def test_extend2_layout():
 
 def test_extend2_refusals():
     target = LinkTarget("127.0.0.1", 9001, bytes(20), bytes(32))
-    body = encode_extend2(target, bytes(84))
+    body = encode_extend2(target, encode_create2(bytes(84)))
     twice = b"\4" + b"\2\x14" + bytes(20) + body[1:]
     no_address = b"\2" + body[9:]
     wrong_size = b"\1\2\x13" + bytes(19) + body[-88:]
-    old_handshake = body[:-88] + b"\0\0" + body[-86:]
-    cases = [twice, no_address, wrong_size, old_handshake, *(body[:n] for n in range(len(body)))]
+    cases = [twice, no_address, wrong_size, *(body[:n] for n in range(len(body)))]
     for case in cases:
         with pytest.raises(ProtocolViolation):
             decode_extend2(case)
 
 
 def test_begin():
-    assert encode_begin("example.com", 80) == b"example.com:80\0\0\0\0\0"
+    assert encode_begin(Begin("example.com", 80)) == b"example.com:80\0\0\0\0\1"
     for host in ("example.com", "127.0.0.1", "::1"):
-        assert decode_begin(encode_begin(host, 443)) == (host, 443)
+        assert decode_begin(encode_begin(Begin(host, 443))) == Begin(host, 443)
     for body in (b"", b"host:80", b"host\0", b":80\0", b"host:\0", b"host:0\0", b"host:65536\0",
                  b"host:8x\0", b"ho st:80\0", b"h\xc3\xb6st:80\0", b"x" * 300 + b":80\0",
                  "host:\u00b2".encode("latin-1") + b"\0"):
@@ -206,7 +212,7 @@ def test_begin():
             decode_begin(body)
     for bad in (("", 80), ("host", 0), ("host", 70000)):
         with pytest.raises(ValueError):
-            encode_begin(*bad)
+            encode_begin(Begin(*bad))
 
 
 def test_connected_and_end():

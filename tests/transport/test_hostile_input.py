@@ -10,7 +10,15 @@ import pytest
 from cryptography.utils import CryptographyDeprecationWarning
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from offchain.transport import certificates, extend, flow_control, link, ntor, stream_cell
+from offchain.transport import (
+    certificates,
+    create_fast,
+    extend,
+    flow_control,
+    link,
+    ntor,
+    stream_cell,
+)
 from offchain.transport.cell import BODY_LEN, Command, encode_fixed, encode_variable, is_variable
 from offchain.transport.channel import Channel
 from offchain.transport.errors import ProtocolViolation, TransportError
@@ -23,15 +31,19 @@ PARSERS = {
     "CREATE2": ntor.decode_create2,
     "CREATED2": ntor.decode_created2,
     "EXTEND2": extend.decode_extend2,
+    "EXTENDED2": extend.encode_extended2,
+    "CREATE_FAST": create_fast.answer,
     "BEGIN": stream_cell.decode_begin,
+    "RESOLVE": stream_cell.decode_resolve,
     "END": stream_cell.decode_end,
     "SENDME": flow_control.decode_circuit_sendme,
     "VERSIONS": link.choose_version,
     "NETINFO": link.check_netinfo,
-    "AUTH_CHALLENGE": link.check_auth_challenge,
+    "AUTH_CHALLENGE": link.decode_auth_challenge,
     "CERTS": certificates.decode_certs,
     "Ed25519 certificate": certificates.parse_ed25519_cert,
     "whole CERTS": lambda data: certificates.check_responder(data, b"", 0.0),
+    "CERTS of an initiator": lambda data: certificates.check_initiator(data, 0.0),
     "payment fragment": lambda data: Assembler(495).feed(data),
 }
 
@@ -87,7 +99,7 @@ class _Owner:
     def channel_closed(self, channel, error):
         pass
 
-    def create_received(self, channel, circ_id, body):
+    def create_received(self, channel, circ_id, command, body):
         ntor.decode_create2(body)
         raise ProtocolViolation("no")
 

@@ -12,7 +12,7 @@ import pytest
 from offchain.transport import certificates as certs
 from offchain.transport.cell import CellParser, Command, encode_fixed, encode_variable
 from offchain.transport.errors import DestroyReason, ProtocolViolation, TransportError
-from offchain.transport.identity import RouterIdentity, RouterInfo
+from offchain.transport.identity import RouterIdentity, RouterInfo, pkcs1
 from offchain.transport.link import (
     Initiating,
     LinkHandshake,
@@ -45,7 +45,8 @@ def test_own_certificates(identities):
     now = time.time()
     body = certs.responder_certs(one, now)
     proven = certs.check_responder(body, one.link_cert, now)
-    assert proven == certs.ProvenIdentity(one.rsa_fingerprint, one.ed25519_identity)
+    assert (proven.rsa_fingerprint, proven.ed25519_identity) == (
+        one.rsa_fingerprint, one.ed25519_identity)
     with pytest.raises(ProtocolViolation, match="another TLS"):
         certs.check_responder(body, other.link_cert, now)
     with pytest.raises(ProtocolViolation, match="expired"):
@@ -125,12 +126,17 @@ def test_router_info_round_trip(identities):
 # --- the handshake
 
 
+def bound_to(secret):
+    return lambda context: hashlib.sha256(secret + context).digest()
+
+
 class _Pair:
-    def __init__(self, identity, target=None):
+    def __init__(self, identity, target=None, caller=None, secrets=(b"tls", b"tls")):
         info = identity.info("r", "127.0.0.1", 1)
         now = time.time()
-        self.a = LinkHandshake(Initiating(target or info.target, identity.link_cert), now=now)
-        self.b = LinkHandshake(Responding(identity), now=now)
+        self.a = LinkHandshake(Initiating(target or info.target, identity.link_cert, caller,
+                                          bound_to(secrets[0])), now=now)
+        self.b = LinkHandshake(Responding(identity, bound_to(secrets[1])), now=now)
         self.to_a, self.to_b = CellParser(), CellParser()
 
     def run(self):
@@ -146,6 +152,105 @@ def test_handshake(identities):
     assert pair.a.done and pair.b.done and pair.a.version == pair.b.version == 5
     assert pair.a.peer.ed25519_identity == identities[0].ed25519_identity
     assert pair.b.peer is None, "who called has not said who it is"
+
+
+def _authenticating(identities):
+    """A link from the second router to the first, and what the second answers the first with."""
+    pair = _Pair(identities[0], caller=identities[1])
+    pair.to_b.feed(pair.a.start())
+    pair.to_a.feed(pair.b.step(pair.to_b))
+    answer = CellParser()
+    answer.id_len = 4
+    answer.feed(pair.a.step(pair.to_a))
+    cells = []
+    while (cell := answer.next_cell()) is not None:
+        encode = encode_fixed if cell.command == Command.NETINFO else encode_variable
+        cells.append(encode(0, cell.command, cell.body))
+    return pair, cells
+
+
+def test_a_router_that_calls_says_who_it_is(identities):
+    pair, cells = _authenticating(identities)
+    assert [cell[4] for cell in cells] == [
+        Command.CERTS, Command.AUTHENTICATE, Command.NETINFO]
+    pair.to_b.feed(b"".join(cells))
+    pair.b.step(pair.to_b)
+    assert pair.a.done and pair.b.done
+    assert pair.b.peer.rsa_fingerprint == identities[1].rsa_fingerprint
+    assert pair.b.peer.ed25519_identity == identities[1].ed25519_identity
+    assert pair.a.peer.ed25519_identity == identities[0].ed25519_identity
+
+
+def test_authentication_layout(identities):
+    """The order of fields in tor-spec, "AUTHENTICATE cells", and that the signature covers all."""
+    pair, cells = _authenticating(identities)
+    one, two = identities[:2]
+    body = cells[1][7:]
+    size = 8 + 7 * 32 + 32 + 24 + 64
+    assert body[:4] == b"\0\3" + size.to_bytes(2, "big") and len(body) == 4 + size
+    signed = body[4:-64]
+    rsa = [hashlib.sha256(pkcs1(one.rsa.public_key())).digest() for one in (two, one)]
+    assert signed[:8 + 128] == (b"AUTH0003" + rsa[0] + rsa[1] + two.ed25519_identity
+                                + one.ed25519_identity)
+    assert signed[8 + 192 : 8 + 224] == hashlib.sha256(one.link_cert).digest()
+    assert signed[8 + 224 : 8 + 256] == bound_to(b"tls")(rsa[0])
+    two.link_auth.public_key().verify(body[-64:], signed)
+
+
+def test_an_authentication_is_good_for_one_link(identities):
+    """Replayed on another link, or bound to another TLS session, it proves nothing."""
+    _, recorded = _authenticating(identities)
+    pair, fresh = _authenticating(identities)
+    pair.to_b.feed(fresh[0] + recorded[1])
+    with pytest.raises(ProtocolViolation, match="another link"):
+        pair.b.step(pair.to_b)
+    pair = _Pair(identities[0], caller=identities[1], secrets=(b"one", b"other"))
+    with pytest.raises(ProtocolViolation, match="another link"):
+        pair.run()
+
+
+@pytest.mark.parametrize("at", [0, 4 + 8, 4 + 200, -65, -1])
+def test_a_spoiled_authentication_is_refused(identities, at):
+    pair, cells = _authenticating(identities)
+    body = bytearray(cells[1][7:])
+    body[at] ^= 1
+    pair.to_b.feed(cells[0] + encode_variable(0, Command.AUTHENTICATE, bytes(body)))
+    with pytest.raises(ProtocolViolation, match="AUTHENTICATE"):
+        pair.b.step(pair.to_b)
+
+
+def test_certificates_alone_prove_nothing(identities):
+    pair, cells = _authenticating(identities)
+    pair.to_b.feed(cells[0] + cells[2])
+    pair.b.step(pair.to_b)
+    assert pair.b.done and pair.b.peer is None
+    pair, cells = _authenticating(identities)
+    pair.to_b.feed(cells[1])
+    with pytest.raises(ProtocolViolation, match="does not belong"):
+        pair.b.step(pair.to_b)
+
+
+def test_another_key_cannot_authenticate(identities):
+    """Certificates of one router, signed for by another."""
+    pair, cells = _authenticating(identities)
+    thief = identities[2]
+    body = cells[1][7:]
+    forged = body[:-64] + thief.link_auth.sign(body[4:-64])
+    pair.to_b.feed(cells[0] + encode_variable(0, Command.AUTHENTICATE, forged))
+    with pytest.raises(ProtocolViolation, match="bad signature"):
+        pair.b.step(pair.to_b)
+
+
+def test_own_certificates_of_an_initiator(identities):
+    one, now = identities[0], time.time()
+    body = certs.initiator_certs(one, now)
+    proven, key = certs.check_initiator(body, now)
+    assert proven.ed25519_identity == one.ed25519_identity
+    assert key == one.link_auth.public_key().public_bytes_raw()
+    with pytest.raises(ProtocolViolation, match="expired"):
+        certs.check_initiator(body, now + 1001 * HOUR)
+    with pytest.raises(ProtocolViolation, match="lacks"):
+        certs.check_initiator(certs.responder_certs(one, now), now)
 
 
 def test_client_tells_no_time_and_no_address(identities):
