@@ -317,7 +317,8 @@ class PaidCircuit:
         return left(records, moment, hop.session)
 
     def _look_ahead(self, hop: Hop) -> None:
-        if not hop.session or hop.next or hop.refused or self.circuit.closed:
+        if (not hop.session or hop.next or hop.refused or self.circuit.closed
+                or self.stance is not Stance.PAY):
             return
         tasks = self._agent.engine.tasks
         if hop.index == 0:

@@ -282,6 +282,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     folder: Path = options.folder
     statement = json.loads(options.statement.read_text()) if options.statement else None
+    measured = folder / "figures" / "priority.json"
+    priority = load(json.loads(measured.read_text())) if measured.exists() else ()
     report = run_bench(BenchOptions(parts=True, gas=True))
     report = replace(report, scale=(
         [Size(**one) for one in json.loads(options.scale.read_text())["scale"]] if options.scale

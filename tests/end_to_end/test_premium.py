@@ -288,5 +288,5 @@ def test_paths_avoid_relays_that_are_doubted(scarce):
     consensus = replace(consensus, routers=tuple(both))
     doubted = next(one for one in both if one.info.nickname == "exit")
     for _ in range(20):
-        path = choose_path(consensus, {doubted.info.ed25519_identity: 1})
+        path = choose_path(consensus, doubted.accepts, {doubted.info.ed25519_identity: 1})
         assert path[-1].nickname == "middle"

@@ -141,15 +141,15 @@ def test_a_stalled_second_is_no_measurement():
 
 def test_error_rates_are_those_that_the_test_is_made_for():
     """With the noise that it reckons with, at the gain that it asks for, and for a cheat."""
-    honest = simulate(2.24, SPREAD, 0.0, circuits=300)
-    cheat = simulate(1.0, SPREAD, 0.0, circuits=300)
+    honest = simulate(2.24, SPREAD, 0.0, circuits=150)
+    cheat = simulate(1.0, SPREAD, 0.0, circuits=150)
     # A probe is cut short after some seconds, which costs a little on either side; and to be left
     # takes two of them.
     assert honest.left_at_once <= FALSE_LEAVE
     assert honest.left_within_hour <= 5 * FALSE_LEAVE
     assert 1 - cheat.left_at_once <= 2 * (MISSED_CHEAT + 0.05)
     assert cheat.left_within_hour == 1
-    full = simulate(5.0, SPREAD, 0.0, circuits=100)
+    full = simulate(5.0, SPREAD, 0.0, circuits=50)
     assert full.left_within_hour == 0 and full.unpaid_share < 0.05
 
 
