@@ -288,8 +288,6 @@ def main(arguments: Sequence[str]) -> None:
     report = replace(report, scale=(
         [Size(**one) for one in json.loads(options.scale.read_text())["scale"]] if options.scale
         else measure_scale(sizes_up_to(10**4))))
-    measured = folder / "figures" / "priority.json"
-    priority = load(json.loads(measured.read_text())) if measured.exists() else ()
     if priority:
         draw_priority(priority, folder / "figures" / "priority.svg")
     draw(report, folder / "figures")
