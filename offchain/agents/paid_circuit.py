@@ -158,6 +158,9 @@ class PaidCircuit:
             if channel is None:
                 channel = await agent.open_guard(await self._ask_payout(), info)
             for attempt in range(VOUCHER_TRIES):
+                if self.circuit.closed:
+                    # Others over this guard wait for the lock.
+                    raise TransportError("the circuit is closed")
                 if await self._hand_over_voucher(channel, roll_over=roll_over and attempt == 0):
                     self.hops[0].session = channel
                     return
