@@ -316,7 +316,8 @@ class PaidCircuit:
             return 0
         records, moment = self._agent.records(), self._agent.engine.moment()
         if hop.index == 0:
-            return guard.guard_left(records, moment, hop.session)
+            # The ledger may have closed the channel since another circuit over it asked for that.
+            return 0 if self._is_used_up(hop) else guard.guard_left(records, moment, hop.session)
         return left(records, moment, hop.session)
 
     def _look_ahead(self, hop: Hop) -> None:
@@ -363,8 +364,8 @@ class PaidCircuit:
 
     def _is_used_up(self, hop: Hop) -> bool:
         current = self._agent.records().get(Table.GUARD, hop.session)
-        return not isinstance(current, guard.PaidGuard) or (
-            current.base + (current.sent + 1) * current.price > current.deposit)
+        return (not isinstance(current, guard.PaidGuard) or bool(current.closing_at)
+                or current.base + (current.sent + 1) * current.price > current.deposit)
 
     def _payment_refused(self, hop: Hop) -> None:
         if hop.forgiven < FORGIVEN:
