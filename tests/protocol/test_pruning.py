@@ -8,7 +8,13 @@ from typing import Any
 
 from monetor_chain.parameters import DEMO
 from monetor_chain.statements import lock_of
-from offchain.protocol import ledger as calls, messages as m, pruning, wallet as wallets
+from offchain.protocol import (
+    ledger as calls,
+    messages as m,
+    old_locks,
+    pruning,
+    wallet as wallets,
+)
 from offchain.protocol.answering import Lock, lock_state
 from offchain.protocol.errors import RefusalCode
 from offchain.protocol.outbox import Request
@@ -217,6 +223,16 @@ def test_revoked_locks_go_with_the_last_channel_that_was_open_then(world: World)
     assert revoked(world) <= 4
 
 
+def test_an_intermediary_out_of_a_backup_calls_no_lock_forgettable(world: World) -> None:
+    closed_session(world, world.c.cids()[0])
+    known = revoked(world)
+    old_locks.set_restored(world.i.records, world.now)
+    everybody_leaves(world)
+    world.block()
+    assert revoked(world) == known, "of channels opened after the backup it has not heard"
+    assert world.i.records.get(Table.META, pruning.HORIZON) is None
+
+
 # --- The end of a key ----------------------------------------------------------------------------
 
 
@@ -257,6 +273,17 @@ def test_a_group_that_was_agreed_on_before_is_not_funded_by_a_retiring_key(world
     world.act(world.i, lambda records, moment: world.i.machine.retire(records) or [])
     reply = m.unpack(*world.request(submitted[0].pcmd, submitted[0].payload))
     assert code(reply) is RefusalCode.STATE, "nothing is escrowed for nothing"
+
+
+def test_a_retiring_key_repeats_the_replies_of_an_opening(world: World) -> None:
+    world.log.clear()
+    world.open(world.c, deposit=1_000, fund=0, count=1)
+    asked = [one for one in world.log if one.target == "I"]
+    replies = [world.request(one.pcmd, one.payload) for one in asked]
+    world.act(world.i, lambda records, moment: world.i.machine.retire(records) or [])
+    assert [world.request(one.pcmd, one.payload) for one in asked] == replies, (
+        "out of a backup they bring the channel's claim back")
+    assert m.EstablishReply in [type(m.unpack(*one)) for one in replies]
 
 
 # --- The watcher ---------------------------------------------------------------------------------
