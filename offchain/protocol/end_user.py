@@ -35,6 +35,7 @@ from .messages import (
     ClientCloseQuery,
     ClientCloseRequest,
     EstablishReply,
+    EstablishRequest,
     GroupReply,
     NanoEstablishRequest,
     NanoSetupRequest,
@@ -79,8 +80,8 @@ LOOKS = 4
 given time is due so much earlier."""
 
 MAY_WAIT = frozenset(one.PCMD for one in (
-    OpenedRequest, NanoSetupRequest, NanoEstablishRequest, RelayCloseRequest, ClientCloseQuery,
-    ClientCloseRequest, PayerRequest, PayeeRequest, PayeeVoid))
+    EstablishRequest, OpenedRequest, NanoSetupRequest, NanoEstablishRequest, RelayCloseRequest,
+    ClientCloseQuery, ClientCloseRequest, PayerRequest, PayeeRequest, PayeeVoid))
 """PCMDs of the requests that "not yet" answers. The others wait for nothing: an intermediary that
 puts them off for ever is to be treated as one that refuses."""
 
@@ -269,7 +270,7 @@ class EndUserMachine:
         """Whether there is nothing to do but to ask again: claims out of a backup do not serve to
         be posted."""
         return conversation.startswith(b"recall:") or any(
-            restored.stands_on_old_lock(records, cid)
+            restored.stands_on_old_lock(records, cid) or restored.awaits_first_token(records, cid)
             for cid in restored.channels_of(records, conversation))
 
     def on_refusal(self, records: Records, moment: Moment, conversation: bytes, refusal: Refusal
@@ -293,7 +294,10 @@ class EndUserMachine:
         kind, _, key = conversation.partition(b":")
         done: Outbox = [Done(conversation)]
         if kind == b"establish":
-            return done + self.post_claim(records, int.from_bytes(key, "big"))
+            cid = int.from_bytes(key, "big")
+            if restored.awaits_first_token(records, cid):
+                return done + restored.give_over(records, cid)
+            return done + establish.forgo(records, cid >> 8) + self.post_claim(records, cid)
         if kind == b"cash-out":
             return done + self._claim_shown(records, int.from_bytes(key, "big"))
         return done

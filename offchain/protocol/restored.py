@@ -178,6 +178,14 @@ def stands_on_old_lock(records: Records, cid: int) -> bool:
     return claim is not None and old_locks.is_old(records, claim)
 
 
+def awaits_first_token(records: Records, cid: int) -> bool:
+    """Whether a channel of a backup has no claim before the intermediary repeats its first reply.
+    Since the backup it may have been opened."""
+    wallet = wallets.get(records, cid)
+    return (isinstance(wallet, Establishing) and wallet.rt == NO_TOKEN
+            and old_locks.is_old_secret(records, wallet.next.wsk))
+
+
 def is_lost(records: Records, cid: int, code: RefusalCode) -> bool:
     """Whether such a refusal says that the intermediary is beyond what the store knows.
 

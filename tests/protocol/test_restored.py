@@ -14,13 +14,20 @@ from typing import Any
 import pytest
 
 from monetor_chain.parameters import DEMO
-from offchain.protocol import guard, ledger as calls, messages as m, old_locks, restored
+from offchain.protocol import establish, guard, ledger as calls, messages as m, old_locks, restored
 from offchain.protocol.errors import ProtocolError, RefusalCode
 from offchain.protocol.old_locks import Fate
 from offchain.protocol.outbox import Done, Request
 from offchain.protocol.records import Table
 from offchain.protocol.restored import Verdict
-from offchain.protocol.wallet import Idle, Posted, Recalled, Settled, Stale
+from offchain.protocol.wallet import (
+    Idle,
+    Posted,
+    Recalled,
+    Settled,
+    Stale,
+    live_claim,
+)
 from offchain.protocol.watch_packages import (
     FOR_EVER,
     PackageKind,
@@ -317,6 +324,30 @@ def test_a_session_that_was_only_set_up_is_not_offered_again(world: World) -> No
     assert world.c.machine.ready_sessions(world.c.records, world.moment()) == []
     with pytest.raises(ProtocolError, match="backup"):
         world.offer(terms_hash)
+
+
+# --- An opening ----------------------------------------------------------------------------------
+
+
+def test_an_opening_out_of_a_backup_waits_for_its_first_reply(world: World) -> None:
+    known = set(world.c.cids())
+    world.act(world.c, lambda records, moment: world.c.machine.open_group(
+        records, moment, deposit=5_000, fund=0, count=1))
+    world.stop_before(m.EstablishRequest, world.c)
+    backup = world.c.copy()
+    world.retry()
+    (cid,) = set(world.c.cids()) - known
+    assert isinstance(world.c.wallet(cid), Idle), "it was opened after the backup"
+    world.act(world.i, lambda records, moment: world.i.machine.retire(records) or [])
+    world.fault = lambda parcel: () if parcel.kind == "request" else (parcel,)
+    put_back(world, world.c, backup)
+    conversation = establish.opening_conversation(cid)
+    world.act(world.c, lambda records, moment: world.c.machine.give_up(
+        records, moment, conversation))
+    assert conversation in world.c.requests, "nothing else leads to the channel's claim"
+    world.fault = lambda parcel: (parcel,)
+    world.retry()
+    assert live_claim(world.c.records, world.c.wallet(cid)) is not None
 
 
 # --- A relay -------------------------------------------------------------------------------------
