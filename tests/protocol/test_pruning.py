@@ -228,7 +228,9 @@ def test_an_intermediary_out_of_a_backup_calls_no_lock_forgettable(world: World)
     known = revoked(world)
     old_locks.set_restored(world.i.records, world.now)
     everybody_leaves(world)
-    world.block()
+    world.travel(world.now + DEMO.dispute_window + 6 * MU)
+    assert all(isinstance(one, Settled) for node in (world.c, world.e, world.r)
+               for one in wallets.all_wallets(node.records))
     assert revoked(world) == known, "of channels opened after the backup it has not heard"
     assert world.i.records.get(Table.META, pruning.HORIZON) is None
 
