@@ -218,8 +218,12 @@ class EndUserMachine:
         if isinstance(message, Refusal):
             if asked is not None and message.about != asked & 0xFF:
                 return []
-            outbox = (self._refused_after_backup(records, conversation, message)
-                      or self.on_refusal(records, moment, conversation, message))
+            kind, _, key = conversation.partition(b":")
+            if kind == b"recall":
+                outbox = restored.on_word(records, int.from_bytes(key, "big"), message)
+            else:
+                outbox = (self._refused_after_backup(records, conversation, message)
+                          or self.on_refusal(records, moment, conversation, message))
             return outbox + self._answer_notices(records)
         try:
             outbox = self._on_reply(records, moment, conversation, message)
@@ -251,8 +255,6 @@ class EndUserMachine:
         The intermediary has answered another request in this place, or has gone on from it.
         """
         kind, _, key = conversation.partition(b":")
-        if kind == b"recall":
-            return restored.on_word(records, int.from_bytes(key, "big"), refusal)
         if refusal.code not in (RefusalCode.REUSED, RefusalCode.STATE, RefusalCode.UNKNOWN):
             return []
         lost = [cid for cid in restored.channels_of(records, conversation)

@@ -454,9 +454,13 @@ def test_a_restored_intermediary_answers_nothing_and_still_settles(world: World)
 
 def test_a_question_that_is_not_answered_stays(world: World) -> None:
     put_back(world, world.c, world.c.copy())
-    outbox = restored.on_word(world.c.records, world.c.cids()[0],
-                              m.Refusal(RefusalCode.STATE, m.NanoSetupRequest.PCMD))
+    cid = world.c.cids()[0]
+    word = m.pack(m.Refusal(RefusalCode.STATE, m.NanoSetupRequest.PCMD))
+    outbox = world.c.machine.on_reply(
+        world.c.records, world.moment(), restored.conversation(cid), *word,
+        m.NanoSetupRequest.PCMD)
     assert not [one for one in outbox if isinstance(one, Done)]
+    assert isinstance(world.c.wallet(cid), Recalled)
 
 
 # --- A watcher -----------------------------------------------------------------------------------
