@@ -255,6 +255,11 @@ class EndUserMachine:
         The intermediary has answered another request in this place, or has gone on from it.
         """
         kind, _, key = conversation.partition(b":")
+        if kind == b"cash-out" and self.waits_for_word(records, conversation):
+            # One channel that has moved on refuses them all: each is asked about again.
+            for cid in restored.channels_of(records, conversation):
+                restored.recall(records, cid)
+            return [Done(conversation), *self._claim_shown(records, int.from_bytes(key, "big"))]
         if refusal.code not in (RefusalCode.REUSED, RefusalCode.STATE, RefusalCode.UNKNOWN):
             return []
         lost = [cid for cid in restored.channels_of(records, conversation)
@@ -264,8 +269,6 @@ class EndUserMachine:
         outbox: Outbox = [Done(conversation)]
         for cid in lost:
             outbox += [*self._leave(records, cid), *restored.give_over(records, cid)]
-        if kind == b"cash-out":
-            outbox += self._claim_shown(records, int.from_bytes(key, "big"))
         return outbox
 
     def waits_for_word(self, records: Records, conversation: bytes) -> bool:

@@ -132,6 +132,14 @@ def ask(records: Records, moment: Moment) -> Outbox:
     return outbox
 
 
+def recall(records: Records, cid: int) -> None:
+    """Ask again about a wallet of a backup that was shown for a cash-out which was refused."""
+    wallet = wallets.get(records, cid)
+    if isinstance(wallet, CashingOut) and old_locks.fate(records, wallet.idle.wpk) is not None:
+        old_locks.set_fate(records, wallet.idle.wpk, cid, Fate.UNKNOWN)
+        wallets.put(records, cid, wallet.idle)
+
+
 def _question(moment: Moment, idle: Idle) -> Request:
     parameters = moment.parameters
     terms = Terms(-parameters.price, parameters.delta_r, parameters.n, bytes(32),

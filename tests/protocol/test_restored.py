@@ -326,6 +326,29 @@ def test_a_session_that_was_only_set_up_is_not_offered_again(world: World) -> No
         world.offer(terms_hash)
 
 
+@pytest.mark.parametrize("code", [RefusalCode.REUSED, RefusalCode.STATE, RefusalCode.LOCK])
+def test_a_refused_cash_out_does_not_condemn_the_wallets_that_are_unspent(
+        world: World, code: RefusalCode) -> None:
+    first, second = world.c.cids()
+    put_back(world, world.c, world.c.copy())
+    world.tick()
+    world.run()
+    assert isinstance(world.c.wallet(first), Idle) and isinstance(world.c.wallet(second), Idle)
+    group = first >> 8
+    world.act(world.c, lambda records, moment: world.c.machine.cash_out(records, group))
+    world.wire.clear()
+    world.act(world.c, lambda records, moment: world.c.machine.on_reply(
+        records, moment, b"cash-out:" + group.to_bytes(31, "big"),
+        *m.pack(m.Refusal(code, m.CashOutRequest.PCMD)), m.CashOutRequest.PCMD))
+    assert not claims([one.call for one in world.c.submissions.values()])
+    assert isinstance(world.c.wallet(first), Recalled)
+    world.tick()
+    world.run()
+    assert isinstance(world.c.wallet(first), Idle), "the intermediary calls it unspent still"
+    world.cash_out(world.c, group)
+    assert isinstance(world.c.wallet(second), Settled)
+
+
 # --- An opening ----------------------------------------------------------------------------------
 
 
