@@ -429,10 +429,10 @@ class EndUserAgent:
             new = [one for one in wallets.all_wallets(records)
                    if wallets.channel_of(one) not in known]
             refused, reverted = latest.get("refused"), latest.get("transaction-reverted")
-            if not new and refused and refused.detail.startswith("group:"):
+            if not new and refused and refused.detail.startswith(("group:", "establish:")):
                 raise ProtocolError(
                     f"the intermediary does not open {count} channels with a deposit of {deposit} "
-                    f"and a fund of {fund} units each: {refused.detail[7:]}")
+                    f"and a fund of {fund} units each: {refused.detail.partition(': ')[2]}")
             if reverted and reverted.detail.startswith("Open:") and any(
                     self._will_not_open(one) for one in new):
                 raise ProtocolError(

@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 
 from monetor_chain.parameters import DEMO
-from offchain.protocol import establish, guard, ledger as calls, messages as m, old_locks, restored
+from offchain.protocol import (
+    establish,
+    guard,
+    ledger as calls,
+    messages as m,
+    old_locks,
+    restored,
+    wallet as wallets,
+)
 from offchain.protocol.errors import ProtocolError, RefusalCode
 from offchain.protocol.old_locks import Fate
 from offchain.protocol.outbox import Done, Request
@@ -347,6 +355,18 @@ def test_a_refused_cash_out_does_not_condemn_the_wallets_that_are_unspent(
     assert isinstance(world.c.wallet(first), Idle), "the intermediary calls it unspent still"
     world.cash_out(world.c, group)
     assert isinstance(world.c.wallet(second), Settled)
+
+
+def test_a_relay_takes_up_no_session_on_a_channel_whose_close_waits(world: World) -> None:
+    put_back(world, world.r, world.r.copy())
+    world.tick()
+    world.run()
+    chosen = world.r.machine.idle_channel(world.r.records)
+    assert chosen is not None and isinstance(world.r.wallet(chosen), Idle)
+    wallets.put_notice(world.r.records, chosen, wallets.CloseNotice(world.now + 1_000))
+    other = world.r.machine.idle_channel(world.r.records)
+    assert other not in (chosen, None), "the other channel is free"
+    world.establish(world.setup())
 
 
 # --- An opening ----------------------------------------------------------------------------------
