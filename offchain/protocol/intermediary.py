@@ -362,8 +362,14 @@ class IntermediaryMachine:
         """Resolve channels whose deadline has passed and whose owner has not done so; forget what
         can never matter again."""
         outbox: Outbox = []
+        # Out of a backup it does not know what has been opened, or joined, since.
+        forgets = old_locks.restored(records) is None
         for deadline in due(records, moment.now):
             match deadline.what:
+                case Duty.RESOLVE:
+                    outbox += self._resolve_due(records, moment, deadline)
+                case _ if not forgets:
+                    continue
                 case Duty.PRUNE_SESSION:
                     outbox += pruning.session_due(records, moment, deadline)
                 case Duty.PRUNE_LEG:
@@ -372,8 +378,6 @@ class IntermediaryMachine:
                     outbox += pruning.group_due(records, moment, deadline)
                 case Duty.PRUNE_WAITING:
                     pruning.waiting_due(records, moment)
-                case _:
-                    outbox += self._resolve_due(records, moment, deadline)
         return outbox
 
     @staticmethod

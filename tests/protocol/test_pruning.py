@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from monetor_chain.parameters import DEMO
@@ -17,6 +18,7 @@ from offchain.protocol import (
 )
 from offchain.protocol.answering import Lock, lock_state
 from offchain.protocol.errors import RefusalCode
+from offchain.protocol.establish import find_group
 from offchain.protocol.outbox import Request
 from offchain.protocol.records import Records, Table, dump
 from offchain.protocol.wallet import Settled
@@ -233,6 +235,22 @@ def test_an_intermediary_out_of_a_backup_calls_no_lock_forgettable(world: World)
                for one in wallets.all_wallets(node.records))
     assert revoked(world) == known, "of channels opened after the backup it has not heard"
     assert world.i.records.get(Table.META, pruning.HORIZON) is None
+
+
+def test_an_intermediary_out_of_an_old_backup_still_defends_a_group(world: World) -> None:
+    world.act(world.c, lambda records, moment: world.c.machine.open_group(
+        records, moment, deposit=1_000, fund=0, count=1))
+    world.stop_before(m.EstablishRequest, world.c)
+    backup = world.i.copy()
+    world.retry()
+    group = max(cid >> 8 for cid in world.c.cids() if isinstance(world.c.wallet(cid), wallets.Idle)
+                and world.c.wallet(cid).balance == 1_000)
+    world.i.records = backup.records.copy()
+    old_locks.set_restored(world.i.records, world.now)
+    later = world.now + DEMO.close_notice + MU
+    world.act(world.i, lambda records, moment: world.i.machine.tick(
+        records, replace(moment, now=later)))
+    assert find_group(world.i.records, group) is not None, "the ledger was not read yet"
 
 
 # --- The end of a key ----------------------------------------------------------------------------
