@@ -368,10 +368,8 @@ class EndUserAgent:
     async def _have_channels_at(self, user: EndUser, deposit: int, fund: int, count: int,
                                 timeout: float) -> None:
         def opened(records: Records) -> bool:
-            return not self._group_is_asked_for(user) and not any(
-                isinstance(one, Recalled)
-                or isinstance(one, Establishing) and not self._will_not_open(one)
-                for one in self.wallets_at(user))
+            return not self._group_is_asked_for(user) and not self.is_opening(user) and not any(
+                isinstance(one, Recalled) for one in self.wallets_at(user))
 
         await self.engine.until(opened, timeout, "end of the opening of channels, or of the "
                                 "questions about those of a backup")
@@ -390,6 +388,11 @@ class EndUserAgent:
         records = self.records()
         return [one for one in wallets.all_wallets(records) if self.engine.machine.user_of(
             records, wallets.channel_of(one) >> 8) == user]
+
+    def is_opening(self, user: EndUser) -> bool:
+        """Whether channels at an intermediary are being opened."""
+        return any(isinstance(one, Establishing) and not self._will_not_open(one)
+                   for one in self.wallets_at(user))
 
     def _group_is_asked_for(self, user: EndUser) -> bool:
         return any(one.conversation.startswith(b"group:") and user.key_hash

@@ -38,7 +38,6 @@ from ..protocol.sessions import ClientPhase, ClientSession
 from ..protocol.wallet import (
     Closing,
     EndUser,
-    Establishing,
     Idle,
     InSession,
     Renewing,
@@ -222,14 +221,14 @@ class SessionPool:
                 f"up after {timeout:.0f} s; does the intermediary answer?") from None
 
     def _require_hope(self, found: Sequence[Survey]) -> None:
-        if not any(one.supply().total for one in found) and not self._opening() and not (
+        if not any(one.supply().total for one in found) and not self._opening(found) and not (
                 self._keeping and found and self._may_open(found[0].cost)):
             cost = f"the {found[0].cost} units" if found else "what"
             raise ProtocolError(f"no idle wallet holds {cost} that a session can cost")
 
-    def _opening(self) -> bool:
+    def _opening(self, found: Sequence[Survey]) -> bool:
         return self._agent.engine.tasks.running(OPENING) or any(
-            isinstance(one, Establishing) for one in self._agent.wallets())
+            self._agent.is_opening(one.user) for one in found)
 
     def _may_open(self, cost: int) -> bool:
         return self.deposit >= cost and time.monotonic() >= self._not_before
@@ -293,7 +292,7 @@ class SessionPool:
                 wanted = share(self.target, len(chosen))
                 found = self.set_up(user, wanted)
                 if (runs_out(found.supply(), wanted) and self._may_open(found.cost)
-                        and not self._opening()):
+                        and not self._opening([found])):
                     self._agent.engine.tasks.start(OPENING, self._open_group(user, wanted))
             await asyncio.sleep(KEEP_SECONDS)
 

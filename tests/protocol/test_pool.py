@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +42,9 @@ class Agent:
 
     def wallets_at(self, user: Any) -> list[Any]:
         return self.wallets()
+
+    def is_opening(self, user: Any) -> bool:
+        return False
 
     def draft_one(self, waiting: list[Idle]) -> None:
         for one in waiting[:1]:
@@ -94,3 +98,13 @@ def test_a_client_without_any_intermediary_is_told_so(world: World) -> None:
     pool, _ = pool_of(world)
     with pytest.raises(ProtocolError, match="no idle wallet"):
         pool._require_hope([])
+
+
+def test_an_opening_at_one_intermediary_holds_up_no_other(
+        world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, agent = pool_of(world)
+    here = pool.survey(agent.users[0])
+    other = replace(here, user=replace(here.user, key_hash=bytes(32)))
+    monkeypatch.setattr(Agent, "is_opening", lambda self, user: user is other.user)
+    assert pool._opening([other]) and pool._opening([here, other])
+    assert not pool._opening([here])
