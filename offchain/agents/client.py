@@ -13,7 +13,7 @@ from monetor_chain.statements import Role
 
 from ..crypto.ecdsa import address_of
 from ..policy.tit_for_tat import Patience
-from ..protocol import guard, wallet as wallets
+from ..protocol import guard, restored, wallet as wallets
 from ..protocol.client import Client
 from ..protocol.errors import ProtocolError
 from ..protocol.history import withdrawn
@@ -92,13 +92,15 @@ class ClientAgent(EndUserAgent):
         return found
 
     async def start(self) -> None:
-        """Come up. Sessions whose circuits a crash has ended are closed; so the same store can be
-        used again after the process was killed at any time."""
+        """Come up. Sessions whose circuits a crash has ended are closed, and all of a backup; so
+        the same store can be used again after the process was killed at any time."""
         try:
             await self._come_up(self._guard_key)
             await self.engine.start()
             for terms_hash, one in self._sessions():
-                if one.phase in (ClientPhase.OFFERED, ClientPhase.ACTIVE):
+                if one.phase in (ClientPhase.OFFERED, ClientPhase.ACTIVE) or (
+                        one.phase is ClientPhase.READY
+                        and restored.is_old_session(self.records(), terms_hash)):
                     self.close_session(terms_hash)
         except BaseException:
             await self.stop()

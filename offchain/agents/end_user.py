@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from types import UnionType
 
 import structlog
 
@@ -183,8 +184,9 @@ class EndUserAgent:
         `DirectoryError` if the directory lists none of those that are wanted.
         """
         known = {one.key_hash: one for one in wallets.known_intermediaries(store.read())}
-        living = _in_use(store.read(), known.values())
         listed = await self._listed(known)
+        await self._recognise(store, listed, known)
+        living = _in_use(store.read(), known.values())
         sound: list[Router] = []
         for router in self._candidates(listed, known, living):
             try:
@@ -209,6 +211,26 @@ class EndUserAgent:
         users = {key: self._user(one) for key, one in known.items()}
         self.chosen = [users[one.key_hash] for one in sound]
         return [*self.chosen, *(one for one in users.values() if one not in self.chosen)]
+
+    async def _recognise(self, store: Store, listed: Sequence[Router],
+                         known: dict[bytes, KnownIntermediary]) -> None:
+        """Add to `known` whose channels are in a store that did not keep that yet.
+
+        `DirectoryError` if one of them is not listed: under another key nothing could be claimed.
+        """
+        missing = _groups_at_none(store.read(), known.values())
+        for router in listed if missing else ():
+            found = self._known(router) if router.issuer is not None else None
+            if found is None or not any(
+                    establish.is_at(one, found.ctx, found.account) for one in missing):
+                continue
+            await self._check(router, None)
+            known[router.key_hash] = found
+            with store.transaction() as records:
+                wallets.know_intermediary(records, found)
+        if _groups_at_none(store.read(), known.values()):
+            raise DirectoryError("the store holds channels at an intermediary that the directory "
+                                 "does not list; start again when it does")
 
     def _user(self, known: KnownIntermediary) -> EndUser:
         return EndUser(self.account, self.role, IssuerPublicKey.decode(known.issuer),
@@ -346,10 +368,8 @@ class EndUserAgent:
     async def _have_channels_at(self, user: EndUser, deposit: int, fund: int, count: int,
                                 timeout: float) -> None:
         def opened(records: Records) -> bool:
-            return not self._group_is_asked_for(user) and not any(
-                isinstance(one, Recalled)
-                or isinstance(one, Establishing) and not self._will_not_open(one)
-                for one in self.wallets_at(user))
+            return not self._group_is_asked_for(user) and not self.is_opening(user) and not any(
+                isinstance(one, Recalled) for one in self.wallets_at(user))
 
         await self.engine.until(opened, timeout, "end of the opening of channels, or of the "
                                 "questions about those of a backup")
@@ -368,6 +388,11 @@ class EndUserAgent:
         records = self.records()
         return [one for one in wallets.all_wallets(records) if self.engine.machine.user_of(
             records, wallets.channel_of(one) >> 8) == user]
+
+    def is_opening(self, user: EndUser) -> bool:
+        """Whether channels at an intermediary are being opened."""
+        return any(isinstance(one, Establishing) and not self._will_not_open(one)
+                   for one in self.wallets_at(user))
 
     def _group_is_asked_for(self, user: EndUser) -> bool:
         return any(one.conversation.startswith(b"group:") and user.key_hash
@@ -407,10 +432,10 @@ class EndUserAgent:
             new = [one for one in wallets.all_wallets(records)
                    if wallets.channel_of(one) not in known]
             refused, reverted = latest.get("refused"), latest.get("transaction-reverted")
-            if not new and refused and refused.detail.startswith("group:"):
+            if not new and refused and refused.detail.startswith(("group:", "establish:")):
                 raise ProtocolError(
                     f"the intermediary does not open {count} channels with a deposit of {deposit} "
-                    f"and a fund of {fund} units each: {refused.detail[7:]}")
+                    f"and a fund of {fund} units each: {refused.detail.partition(': ')[2]}")
             if reverted and reverted.detail.startswith("Open:") and any(
                     self._will_not_open(one) for one in new):
                 raise ProtocolError(
@@ -484,11 +509,25 @@ def _named(listed: Sequence[Router], name: str) -> list[Router]:
 
 def _in_use(records: Records, known: Iterable[KnownIntermediary]) -> set[bytes]:
     """Hashes of the keys under which there are channels that can be used."""
-    groups = [establish.find_group(records, wallets.channel_of(one) >> 8)
-              for one in wallets.all_wallets(records)
-              if not isinstance(one, Claiming | Stale | Posted | Settled)]
+    groups = _groups_with(records, Claiming | Stale | Posted | Settled)
     return {one.key_hash for one in known if any(
-        group is not None and establish.is_at(group, one.ctx, one.account) for group in groups)}
+        establish.is_at(group, one.ctx, one.account) for group in groups)}
+
+
+def _groups_at_none(records: Records, known: Iterable[KnownIntermediary]) -> list[establish.Group]:
+    """Groups that may have money in them and are under none of the keys."""
+    at = list(known)
+    return [group for group in _groups_with(records, Settled)
+            if group.phase is not establish.GroupPhase.AGREED and not any(
+                establish.is_at(group, one.ctx, one.account) for one in at)]
+
+
+def _groups_with(records: Records, over: UnionType | type[Wallet]) -> list[establish.Group]:
+    """Groups that have a channel whose wallet is of none of the types `over`."""
+    ids = dict.fromkeys(wallets.channel_of(one) >> 8 for one in wallets.all_wallets(records)
+                        if not isinstance(one, over))
+    groups = [establish.find_group(records, one) for one in ids]
+    return [one for one in groups if one is not None]
 
 
 def random_amount(limit: int) -> int:

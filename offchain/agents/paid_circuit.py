@@ -158,6 +158,9 @@ class PaidCircuit:
             if channel is None:
                 channel = await agent.open_guard(await self._ask_payout(), info)
             for attempt in range(VOUCHER_TRIES):
+                if self.circuit.closed:
+                    # Others over this guard wait for the lock.
+                    raise TransportError("the circuit is closed")
                 if await self._hand_over_voucher(channel, roll_over=roll_over and attempt == 0):
                     self.hops[0].session = channel
                     return
@@ -313,7 +316,8 @@ class PaidCircuit:
             return 0
         records, moment = self._agent.records(), self._agent.engine.moment()
         if hop.index == 0:
-            return guard.guard_left(records, moment, hop.session)
+            # The ledger may have closed the channel since another circuit over it asked for that.
+            return 0 if self._is_used_up(hop) else guard.guard_left(records, moment, hop.session)
         return left(records, moment, hop.session)
 
     def _look_ahead(self, hop: Hop) -> None:
@@ -360,8 +364,8 @@ class PaidCircuit:
 
     def _is_used_up(self, hop: Hop) -> bool:
         current = self._agent.records().get(Table.GUARD, hop.session)
-        return not isinstance(current, guard.PaidGuard) or (
-            current.base + (current.sent + 1) * current.price > current.deposit)
+        return (not isinstance(current, guard.PaidGuard) or bool(current.closing_at)
+                or current.base + (current.sent + 1) * current.price > current.deposit)
 
     def _payment_refused(self, hop: Hop) -> None:
         if hop.forgiven < FORGIVEN:

@@ -38,7 +38,6 @@ from ..protocol.wallet import (
     Claiming,
     Closing,
     EndUser,
-    Establishing,
     Idle,
     Next,
     Posted,
@@ -242,8 +241,8 @@ class RelayAgent(EndUserAgent):
         mine = [one for one in self.wallets_at(user)
                 if not isinstance(one, Posted | Settled | Stale)]
         groups = {channel_of(one) >> 8 for one in mine}
-        if not groups or len(groups) >= MOST_GROUPS or self._group_is_asked_for(user) or any(
-                isinstance(one, Establishing) and not self._will_not_open(one) for one in mine):
+        if (not groups or len(groups) >= MOST_GROUPS or self._group_is_asked_for(user)
+                or self.is_opening(user)):
             return False
 
         def able(wallet: Idle | Next) -> bool:

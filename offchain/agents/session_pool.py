@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from monetor_chain.errors import ChainError
+
 from ..policy.coins import (
     Coin,
     Load,
@@ -27,6 +29,7 @@ from ..policy.coins import (
     runs_out,
 )
 from ..policy.session_pool import Demand, ready_sessions, share
+from ..protocol import restored
 from ..protocol.errors import ProtocolError
 from ..protocol.nano_close import client_balance
 from ..protocol.records import Table
@@ -35,13 +38,13 @@ from ..protocol.sessions import ClientPhase, ClientSession
 from ..protocol.wallet import (
     Closing,
     EndUser,
-    Establishing,
     Idle,
     InSession,
     Renewing,
     Spending,
     Wallet,
     channel_of,
+    noticed,
 )
 
 if TYPE_CHECKING:
@@ -152,7 +155,8 @@ class SessionPool:
                 and isinstance(found := records.get(Table.SESSION, one.session), ClientSession)]
         unused = [one for one in held if one.phase is ClientPhase.READY]
         ready = [one.terms_hash for one in unused if one.terms_hash not in self._taken
-                 and one.session.session.terms.t_exp > self._latest()]
+                 and one.session.session.terms.t_exp > self._latest()
+                 and not restored.is_old_session(records, one.terms_hash)]
         return Survey(user, wallets, held, ready,
                       sum(one.terms_hash in self._taken for one in unused),
                       moment.parameters.n * moment.parameters.price)
@@ -170,21 +174,33 @@ class SessionPool:
 
     def set_up(self, user: EndUser, wanted: int) -> Survey:
         """Start setups until `wanted` sessions are ready or on the way, as far as channels that
-        can pay for one have rested. Returns what there is afterwards."""
+        can pay for one have rested. Returns what there is afterwards.
+
+        None can be started before this agent has caught up with the ledger after an absence.
+        """
         while True:
             found = self.survey(user)
             supply = found.supply()
             coin = self._coin(found) if supply.ready + supply.setting_up < wanted else None
-            if coin is None:
-                self._agent.draft_one([one for one in found.wallets if isinstance(one, Idle)
-                                       and one.balance >= found.cost])
+            try:
+                if coin is None:
+                    self._agent.draft_one([one for one in self._usable(found)
+                                           if one.balance >= found.cost])
+                    return found
+                self._agent.start_setup(coin.cid)
+            except ProtocolError as error:
+                self._log.info("no session can be set up now", reason=str(error))
                 return found
-            self._agent.start_setup(coin.cid)
+
+    def _usable(self, found: Survey) -> list[Idle]:
+        """Idle wallets but those whose close was asked for on the ledger."""
+        closing = set(noticed(self._agent.records()))
+        return [one for one in found.wallets if isinstance(one, Idle) and one.cid not in closing]
 
     def _coin(self, found: Survey) -> Coin | None:
         records, now = self._agent.records(), self._agent.engine.clock.exact() * 1000
         coins = [Coin(one.cid, one.balance, rested=rests_until(records, one.cid) <= now)
-                 for one in found.wallets if isinstance(one, Idle)]
+                 for one in self._usable(found)]
         return choose_coin(coins, found.busy(), found.cost, secrets.choice)
 
     async def prepare(self, count: int, timeout: float) -> None:
@@ -205,14 +221,14 @@ class SessionPool:
                 f"up after {timeout:.0f} s; does the intermediary answer?") from None
 
     def _require_hope(self, found: Sequence[Survey]) -> None:
-        if not any(one.supply().total for one in found) and not self._opening() and not (
-                self._keeping and self._may_open(found[0].cost)):
-            raise ProtocolError(f"no idle wallet holds the {found[0].cost} units that a session "
-                                "can cost")
+        if not any(one.supply().total for one in found) and not self._opening(found) and not (
+                self._keeping and found and self._may_open(found[0].cost)):
+            cost = f"the {found[0].cost} units" if found else "what"
+            raise ProtocolError(f"no idle wallet holds {cost} that a session can cost")
 
-    def _opening(self) -> bool:
+    def _opening(self, found: Sequence[Survey]) -> bool:
         return self._agent.engine.tasks.running(OPENING) or any(
-            isinstance(one, Establishing) for one in self._agent.wallets())
+            self._agent.is_opening(one.user) for one in found)
 
     def _may_open(self, cost: int) -> bool:
         return self.deposit >= cost and time.monotonic() >= self._not_before
@@ -276,7 +292,7 @@ class SessionPool:
                 wanted = share(self.target, len(chosen))
                 found = self.set_up(user, wanted)
                 if (runs_out(found.supply(), wanted) and self._may_open(found.cost)
-                        and not self._opening()):
+                        and not self._opening([found])):
                     self._agent.engine.tasks.start(OPENING, self._open_group(user, wanted))
             await asyncio.sleep(KEEP_SECONDS)
 
@@ -289,14 +305,14 @@ class SessionPool:
                     self._agent.close_session(held.terms_hash)
 
     async def _open_group(self, user: EndUser, wanted: int) -> None:
-        tokens = int(await self._agent.access.contracts.token.balance_of(self._agent.account))
-        count = group_size(wanted, tokens // self.deposit)
-        if not count:
-            self._log.warning("no tokens for further channels", tokens=tokens)
-            self._not_before = time.monotonic() + OPEN_AGAIN_SECONDS
-            return
         try:
-            await self._agent.open_channels(deposit=self.deposit, fund=0, count=count, user=user)
-        except (ProtocolError, TimeoutError) as error:
+            tokens = int(await self._agent.access.contracts.token.balance_of(self._agent.account))
+            count = group_size(wanted, tokens // self.deposit)
+            if count:
+                await self._agent.open_channels(
+                    deposit=self.deposit, fund=0, count=count, user=user)
+                return
+            self._log.warning("no tokens for further channels", tokens=tokens)
+        except (ProtocolError, TimeoutError, ChainError) as error:
             self._log.warning("no further channels", reason=str(error))
-            self._not_before = time.monotonic() + OPEN_AGAIN_SECONDS
+        self._not_before = time.monotonic() + OPEN_AGAIN_SECONDS

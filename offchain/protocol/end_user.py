@@ -35,6 +35,7 @@ from .messages import (
     ClientCloseQuery,
     ClientCloseRequest,
     EstablishReply,
+    EstablishRequest,
     GroupReply,
     NanoEstablishRequest,
     NanoSetupRequest,
@@ -79,8 +80,8 @@ LOOKS = 4
 given time is due so much earlier."""
 
 MAY_WAIT = frozenset(one.PCMD for one in (
-    OpenedRequest, NanoSetupRequest, NanoEstablishRequest, RelayCloseRequest, ClientCloseQuery,
-    ClientCloseRequest, PayerRequest, PayeeRequest, PayeeVoid))
+    EstablishRequest, OpenedRequest, NanoSetupRequest, NanoEstablishRequest, RelayCloseRequest,
+    ClientCloseQuery, ClientCloseRequest, PayerRequest, PayeeRequest, PayeeVoid))
 """PCMDs of the requests that "not yet" answers. The others wait for nothing: an intermediary that
 puts them off for ever is to be treated as one that refuses."""
 
@@ -217,8 +218,12 @@ class EndUserMachine:
         if isinstance(message, Refusal):
             if asked is not None and message.about != asked & 0xFF:
                 return []
-            outbox = (self._refused_after_backup(records, conversation, message)
-                      or self.on_refusal(records, moment, conversation, message))
+            kind, _, key = conversation.partition(b":")
+            if kind == b"recall":
+                outbox = restored.on_word(records, int.from_bytes(key, "big"), message)
+            else:
+                outbox = (self._refused_after_backup(records, conversation, message)
+                          or self.on_refusal(records, moment, conversation, message))
             return outbox + self._answer_notices(records)
         try:
             outbox = self._on_reply(records, moment, conversation, message)
@@ -250,8 +255,11 @@ class EndUserMachine:
         The intermediary has answered another request in this place, or has gone on from it.
         """
         kind, _, key = conversation.partition(b":")
-        if kind == b"recall":
-            return restored.on_word(records, int.from_bytes(key, "big"), refusal)
+        if kind == b"cash-out" and self.waits_for_word(records, conversation):
+            # One channel that has moved on refuses them all: each is asked about again.
+            for cid in restored.channels_of(records, conversation):
+                restored.recall(records, cid)
+            return [Done(conversation), *self._claim_shown(records, int.from_bytes(key, "big"))]
         if refusal.code not in (RefusalCode.REUSED, RefusalCode.STATE, RefusalCode.UNKNOWN):
             return []
         lost = [cid for cid in restored.channels_of(records, conversation)
@@ -261,15 +269,13 @@ class EndUserMachine:
         outbox: Outbox = [Done(conversation)]
         for cid in lost:
             outbox += [*self._leave(records, cid), *restored.give_over(records, cid)]
-        if kind == b"cash-out":
-            outbox += self._claim_shown(records, int.from_bytes(key, "big"))
         return outbox
 
     def waits_for_word(self, records: Records, conversation: bytes) -> bool:
         """Whether there is nothing to do but to ask again: claims out of a backup do not serve to
         be posted."""
         return conversation.startswith(b"recall:") or any(
-            restored.stands_on_old_lock(records, cid)
+            restored.stands_on_old_lock(records, cid) or restored.awaits_first_token(records, cid)
             for cid in restored.channels_of(records, conversation))
 
     def on_refusal(self, records: Records, moment: Moment, conversation: bytes, refusal: Refusal
@@ -293,7 +299,10 @@ class EndUserMachine:
         kind, _, key = conversation.partition(b":")
         done: Outbox = [Done(conversation)]
         if kind == b"establish":
-            return done + self.post_claim(records, int.from_bytes(key, "big"))
+            cid = int.from_bytes(key, "big")
+            if restored.awaits_first_token(records, cid):
+                return done + restored.give_over(records, cid)
+            return done + establish.forgo(records, cid >> 8) + self.post_claim(records, cid)
         if kind == b"cash-out":
             return done + self._claim_shown(records, int.from_bytes(key, "big"))
         return done

@@ -219,6 +219,20 @@ def on_opened_reply(records: Records, user: EndUser, cid: int, reply: OpenedRepl
     return [Done(opening_conversation(cid)), Note("channel-open", f"{wallet.next.balance} units")]
 
 
+def forgo(records: Records, group: int) -> Outbox:
+    """Forget the channels of a group that was agreed on and gets no tokens; nothing is escrowed for
+    them. Nothing happens in any later phase."""
+    found = find_group(records, group)
+    if found is None or found.phase is not GroupPhase.AGREED:
+        return []
+    records.put(Table.GROUP, group_key(group), replace(found, phase=GroupPhase.GONE))
+    outbox: Outbox = []
+    for cid in (channel_id(group, index) for index in range(found.count)):
+        records.delete(Table.WALLET, key248(cid))
+        outbox.append(Done(opening_conversation(cid)))
+    return outbox
+
+
 def reclaim(records: Records, group: int) -> Outbox:
     """Give up a group that the intermediary does not fund."""
     found = find_group(records, group)

@@ -171,8 +171,6 @@ class IntermediaryMachine:
             # revoked: any answer could be a second one to the same question.
             raise Refused(RefusalCode.STATE, "put back from a backup, it only settles")
         message = unpack(pcmd, payload)
-        if isinstance(message, GroupRequest | EstablishRequest) and pruning.is_retiring(records):
-            raise Refused(RefusalCode.STATE, "this key takes no new channels")
         step = _STEPS.get(type(message))
         if step is None:
             raise ProtocolError(f"a {type(message).__name__} is no request")
@@ -186,6 +184,10 @@ class IntermediaryMachine:
             stored = answering.stored_answer(records, name, key_of(message), pcmd, payload)
             if stored is not None:
                 return stored, []
+        if isinstance(message, GroupRequest | EstablishRequest) and pruning.is_retiring(records):
+            # One that was answered before gets its answer: the channel may be open, and its owner
+            # back from a backup.
+            raise Refused(RefusalCode.STATE, "this key takes no new channels")
         if type(message) in _TIMED and (
                 moment.now - tip(records).timestamp > moment.parameters.safety_margin):
             raise Refused(RefusalCode.NOT_YET, "the latest confirmed block is too old")
@@ -255,7 +257,9 @@ class IntermediaryMachine:
         match event:
             case Block():
                 advance(records, event)
-                pruning.move_horizon(records)
+                if old_locks.restored(records) is None:
+                    # Out of a backup it does not know which channels are open besides.
+                    pruning.move_horizon(records)
             case Opened() if old_locks.restored(records) is None and not pruning.is_retiring(
                     records):
                 return establish.fund_opened(records, moment, event)
@@ -358,8 +362,14 @@ class IntermediaryMachine:
         """Resolve channels whose deadline has passed and whose owner has not done so; forget what
         can never matter again."""
         outbox: Outbox = []
+        # Out of a backup it does not know what has been opened, or joined, since.
+        forgets = old_locks.restored(records) is None
         for deadline in due(records, moment.now):
             match deadline.what:
+                case Duty.RESOLVE:
+                    outbox += self._resolve_due(records, moment, deadline)
+                case _ if not forgets:
+                    continue
                 case Duty.PRUNE_SESSION:
                     outbox += pruning.session_due(records, moment, deadline)
                 case Duty.PRUNE_LEG:
@@ -368,8 +378,6 @@ class IntermediaryMachine:
                     outbox += pruning.group_due(records, moment, deadline)
                 case Duty.PRUNE_WAITING:
                     pruning.waiting_due(records, moment)
-                case _:
-                    outbox += self._resolve_due(records, moment, deadline)
         return outbox
 
     @staticmethod

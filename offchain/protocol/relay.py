@@ -53,9 +53,9 @@ class Relay(EndUserMachine):
     def idle_channel(self, records: Records, user: EndUser | None = None) -> int | None:
         """A channel at `user`'s intermediary that can take up a session, the one with the most
         room first."""
-        wanted = user or self.user
+        wanted, closing = user or self.user, set(wallets.noticed(records))
         idle = [one for one in wallets.all_wallets(records) if isinstance(one, Idle)
-                and self.user_of(records, one.cid >> 8) is wanted]
+                and one.cid not in closing and self.user_of(records, one.cid >> 8) is wanted]
         return max(idle, key=lambda one: self.room(records, one)).cid if idle else None
 
     def room(self, records: Records, wallet: Idle | Next) -> int:

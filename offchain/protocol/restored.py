@@ -132,6 +132,14 @@ def ask(records: Records, moment: Moment) -> Outbox:
     return outbox
 
 
+def recall(records: Records, cid: int) -> None:
+    """Ask again about a wallet of a backup that was shown for a cash-out which was refused."""
+    wallet = wallets.get(records, cid)
+    if isinstance(wallet, CashingOut) and old_locks.fate(records, wallet.idle.wpk) is not None:
+        old_locks.set_fate(records, wallet.idle.wpk, cid, Fate.UNKNOWN)
+        wallets.put(records, cid, wallet.idle)
+
+
 def _question(moment: Moment, idle: Idle) -> Request:
     parameters = moment.parameters
     terms = Terms(-parameters.price, parameters.delta_r, parameters.n, bytes(32),
@@ -176,6 +184,14 @@ def stands_on_old_lock(records: Records, cid: int) -> bool:
         return False
     claim = wallets.live_claim(records, wallet)
     return claim is not None and old_locks.is_old(records, claim)
+
+
+def awaits_first_token(records: Records, cid: int) -> bool:
+    """Whether a channel of a backup has no claim before the intermediary repeats its first reply.
+    Since the backup it may have been opened."""
+    wallet = wallets.get(records, cid)
+    return (isinstance(wallet, Establishing) and wallet.rt == NO_TOKEN
+            and old_locks.is_old_secret(records, wallet.next.wsk))
 
 
 def is_lost(records: Records, cid: int, code: RefusalCode) -> bool:

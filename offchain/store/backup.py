@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
+from urllib.parse import quote
 
 from .sealed import SealedError, SealedReader, SealedWriter
 from .sqlite import SCHEMA_VERSION, StoreError, copy_store
@@ -55,7 +56,8 @@ def copy_idle_store(folder: Path) -> Path:
 def examine(store: Path) -> Contents:
     """What a store file says of itself; `StoreError` if it is damaged or of another format."""
     try:
-        with closing(sqlite3.connect(f"file:{store}?immutable=1", uri=True)) as connection:
+        with closing(sqlite3.connect(
+                f"file:{quote(str(store))}?immutable=1", uri=True)) as connection:
             (found,) = connection.execute("PRAGMA integrity_check").fetchone()
             row = connection.execute("SELECT version, network, role FROM identity").fetchone()
     except sqlite3.Error as error:

@@ -136,3 +136,46 @@ def test_reclaiming_is_for_groups_that_are_not_funded(world: World) -> None:
         establish.reclaim(world.c.records.copy(), group)
     assert not world.transact(world.c, calls.Reclaim(group))
     assert world.i.records.get(Table.GROUP, group.to_bytes(31, "big")).group == group
+
+
+def agreed(world: World) -> None:
+    """A group of two is agreed on, and none of its channels has been asked for."""
+    world.fault = lambda parcel: () if parcel.kind == "request" and (
+        parcel.item.pcmd == m.EstablishRequest.PCMD) else (parcel,)
+    begin(world)
+    world.run()
+    world.fault = lambda parcel: (parcel,)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_group_that_gets_no_tokens_is_given_up(world: World, silent: bool) -> None:
+    known, before = set(world.c.cids()), world.wealth(world.c)
+    agreed(world)
+    first, _ = new_cids(world, known)
+    if silent:
+        conversation = establish.opening_conversation(first)
+        world.act(world.c, lambda records, moment: world.c.machine.give_up(
+            records, moment, conversation))
+    else:
+        world.act(world.i, lambda records, moment: world.i.machine.retire(records) or [])
+    world.run()
+    world.retry()
+    assert new_cids(world, known) == [], "no later opening waits for them"
+    assert not world.c.requests and not world.c.submissions
+    assert world.wealth(world.c) == before
+    if silent:
+        assert len(world.open(world.c, deposit=5_000, fund=0, count=2)) == 2
+
+
+def test_an_opening_waits_for_an_intermediary_that_is_busy(world: World) -> None:
+    known = set(world.c.cids())
+    agreed(world)
+    cids = new_cids(world, known)
+    busy = m.Refusal(RefusalCode.NOT_YET, m.EstablishRequest.PCMD)
+    for cid in cids:
+        world.act(world.c, lambda records, moment, cid=cid: world.c.machine.on_reply(
+            records, moment, establish.opening_conversation(cid), *m.pack(busy),
+            m.EstablishRequest.PCMD))
+    world.run()
+    world.retry()
+    assert all(isinstance(world.c.wallet(cid), Idle) for cid in cids)

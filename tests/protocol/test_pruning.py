@@ -4,13 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from monetor_chain.parameters import DEMO
 from monetor_chain.statements import lock_of
-from offchain.protocol import ledger as calls, messages as m, pruning, wallet as wallets
+from offchain.protocol import (
+    ledger as calls,
+    messages as m,
+    old_locks,
+    pruning,
+    wallet as wallets,
+)
 from offchain.protocol.answering import Lock, lock_state
 from offchain.protocol.errors import RefusalCode
+from offchain.protocol.establish import find_group
 from offchain.protocol.outbox import Request
 from offchain.protocol.records import Records, Table, dump
 from offchain.protocol.wallet import Settled
@@ -217,6 +225,34 @@ def test_revoked_locks_go_with_the_last_channel_that_was_open_then(world: World)
     assert revoked(world) <= 4
 
 
+def test_an_intermediary_out_of_a_backup_calls_no_lock_forgettable(world: World) -> None:
+    closed_session(world, world.c.cids()[0])
+    known = revoked(world)
+    old_locks.set_restored(world.i.records, world.now)
+    everybody_leaves(world)
+    world.travel(world.now + DEMO.dispute_window + 6 * MU)
+    assert all(isinstance(one, Settled) for node in (world.c, world.e, world.r)
+               for one in wallets.all_wallets(node.records))
+    assert revoked(world) == known, "of channels opened after the backup it has not heard"
+    assert world.i.records.get(Table.META, pruning.HORIZON) is None
+
+
+def test_an_intermediary_out_of_an_old_backup_still_defends_a_group(world: World) -> None:
+    world.act(world.c, lambda records, moment: world.c.machine.open_group(
+        records, moment, deposit=1_000, fund=0, count=1))
+    world.stop_before(m.EstablishRequest, world.c)
+    backup = world.i.copy()
+    world.retry()
+    group = max(cid >> 8 for cid in world.c.cids() if isinstance(world.c.wallet(cid), wallets.Idle)
+                and world.c.wallet(cid).balance == 1_000)
+    world.i.records = backup.records.copy()
+    old_locks.set_restored(world.i.records, world.now)
+    later = world.now + DEMO.close_notice + MU
+    world.act(world.i, lambda records, moment: world.i.machine.tick(
+        records, replace(moment, now=later)))
+    assert find_group(world.i.records, group) is not None, "the ledger was not read yet"
+
+
 # --- The end of a key ----------------------------------------------------------------------------
 
 
@@ -257,6 +293,17 @@ def test_a_group_that_was_agreed_on_before_is_not_funded_by_a_retiring_key(world
     world.act(world.i, lambda records, moment: world.i.machine.retire(records) or [])
     reply = m.unpack(*world.request(submitted[0].pcmd, submitted[0].payload))
     assert code(reply) is RefusalCode.STATE, "nothing is escrowed for nothing"
+
+
+def test_a_retiring_key_repeats_the_replies_of_an_opening(world: World) -> None:
+    world.log.clear()
+    world.open(world.c, deposit=1_000, fund=0, count=1)
+    asked = [one for one in world.log if one.target == "I"]
+    replies = [world.request(one.pcmd, one.payload) for one in asked]
+    world.act(world.i, lambda records, moment: world.i.machine.retire(records) or [])
+    assert [world.request(one.pcmd, one.payload) for one in asked] == replies, (
+        "out of a backup they bring the channel's claim back")
+    assert m.EstablishReply in [type(m.unpack(*one)) for one in replies]
 
 
 # --- The watcher ---------------------------------------------------------------------------------

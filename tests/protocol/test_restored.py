@@ -14,13 +14,28 @@ from typing import Any
 import pytest
 
 from monetor_chain.parameters import DEMO
-from offchain.protocol import guard, ledger as calls, messages as m, old_locks, restored
+from offchain.protocol import (
+    establish,
+    guard,
+    ledger as calls,
+    messages as m,
+    old_locks,
+    restored,
+    wallet as wallets,
+)
 from offchain.protocol.errors import ProtocolError, RefusalCode
 from offchain.protocol.old_locks import Fate
 from offchain.protocol.outbox import Done, Request
 from offchain.protocol.records import Table
 from offchain.protocol.restored import Verdict
-from offchain.protocol.wallet import Idle, Posted, Recalled, Settled, Stale
+from offchain.protocol.wallet import (
+    Idle,
+    Posted,
+    Recalled,
+    Settled,
+    Stale,
+    live_claim,
+)
 from offchain.protocol.watch_packages import (
     FOR_EVER,
     PackageKind,
@@ -319,6 +334,65 @@ def test_a_session_that_was_only_set_up_is_not_offered_again(world: World) -> No
         world.offer(terms_hash)
 
 
+@pytest.mark.parametrize("code", [RefusalCode.REUSED, RefusalCode.STATE, RefusalCode.LOCK])
+def test_a_refused_cash_out_does_not_condemn_the_wallets_that_are_unspent(
+        world: World, code: RefusalCode) -> None:
+    first, second = world.c.cids()
+    put_back(world, world.c, world.c.copy())
+    world.tick()
+    world.run()
+    assert isinstance(world.c.wallet(first), Idle) and isinstance(world.c.wallet(second), Idle)
+    group = first >> 8
+    world.act(world.c, lambda records, moment: world.c.machine.cash_out(records, group))
+    world.wire.clear()
+    world.act(world.c, lambda records, moment: world.c.machine.on_reply(
+        records, moment, b"cash-out:" + group.to_bytes(31, "big"),
+        *m.pack(m.Refusal(code, m.CashOutRequest.PCMD)), m.CashOutRequest.PCMD))
+    assert not claims([one.call for one in world.c.submissions.values()])
+    assert isinstance(world.c.wallet(first), Recalled)
+    world.tick()
+    world.run()
+    assert isinstance(world.c.wallet(first), Idle), "the intermediary calls it unspent still"
+    world.cash_out(world.c, group)
+    assert isinstance(world.c.wallet(second), Settled)
+
+
+def test_a_relay_takes_up_no_session_on_a_channel_whose_close_waits(world: World) -> None:
+    put_back(world, world.r, world.r.copy())
+    world.tick()
+    world.run()
+    chosen = world.r.machine.idle_channel(world.r.records)
+    assert chosen is not None and isinstance(world.r.wallet(chosen), Idle)
+    wallets.put_notice(world.r.records, chosen, wallets.CloseNotice(world.now + 1_000))
+    other = world.r.machine.idle_channel(world.r.records)
+    assert other not in (chosen, None), "the other channel is free"
+    world.establish(world.setup())
+
+
+# --- An opening ----------------------------------------------------------------------------------
+
+
+def test_an_opening_out_of_a_backup_waits_for_its_first_reply(world: World) -> None:
+    known = set(world.c.cids())
+    world.act(world.c, lambda records, moment: world.c.machine.open_group(
+        records, moment, deposit=5_000, fund=0, count=1))
+    world.stop_before(m.EstablishRequest, world.c)
+    backup = world.c.copy()
+    world.retry()
+    (cid,) = set(world.c.cids()) - known
+    assert isinstance(world.c.wallet(cid), Idle), "it was opened after the backup"
+    world.act(world.i, lambda records, moment: world.i.machine.retire(records) or [])
+    world.fault = lambda parcel: () if parcel.kind == "request" else (parcel,)
+    put_back(world, world.c, backup)
+    conversation = establish.opening_conversation(cid)
+    world.act(world.c, lambda records, moment: world.c.machine.give_up(
+        records, moment, conversation))
+    assert conversation in world.c.requests, "nothing else leads to the channel's claim"
+    world.fault = lambda parcel: (parcel,)
+    world.retry()
+    assert live_claim(world.c.records, world.c.wallet(cid)) is not None
+
+
 # --- A relay -------------------------------------------------------------------------------------
 
 
@@ -423,9 +497,13 @@ def test_a_restored_intermediary_answers_nothing_and_still_settles(world: World)
 
 def test_a_question_that_is_not_answered_stays(world: World) -> None:
     put_back(world, world.c, world.c.copy())
-    outbox = restored.on_word(world.c.records, world.c.cids()[0],
-                              m.Refusal(RefusalCode.STATE, m.NanoSetupRequest.PCMD))
+    cid = world.c.cids()[0]
+    word = m.pack(m.Refusal(RefusalCode.STATE, m.NanoSetupRequest.PCMD))
+    outbox = world.c.machine.on_reply(
+        world.c.records, world.moment(), restored.conversation(cid), *word,
+        m.NanoSetupRequest.PCMD)
     assert not [one for one in outbox if isinstance(one, Done)]
+    assert isinstance(world.c.wallet(cid), Recalled)
 
 
 # --- A watcher -----------------------------------------------------------------------------------

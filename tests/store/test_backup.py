@@ -68,7 +68,7 @@ def test_a_folder_comes_back_as_it_was(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, 7)
     back_up(folder, tmp_path / "file")
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
-    again = tmp_path / "again"
+    again = tmp_path / "again #2?%41"
     partial, found = read_backup(tmp_path / "file", again, PASSPHRASE)
     assert (found.role, found.network) == ("relay", NETWORK)
     assert not again.exists(), "nothing is there before it is checked and marked"
