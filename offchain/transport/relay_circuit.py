@@ -96,7 +96,7 @@ class RouterCircuit:
         self._created = False
         self._layer = OnionLayer(key_material)
         self._early = 0
-        self._lookups: set[int] = set()
+        self._lookups = 0
         self._relay_payments = Assembler(RELAY_PAYLOAD)
         self._link_payments = Assembler(LINK_PAYLOAD)
         self.edge = Edge(self, priority)
@@ -258,14 +258,14 @@ class RouterCircuit:
     def _resolve(self, stream_id: int, name: str) -> None:
         if not stream_id:
             raise ProtocolViolation("RESOLVE without a stream id")
-        if len(self._lookups) >= MAX_LOOKUPS:
+        if self._lookups >= MAX_LOOKUPS:
             raise ProtocolViolation("too many RESOLVE at once", DestroyReason.RESOURCELIMIT)
-        self._lookups.add(stream_id)
+        self._lookups += 1
         self._router.resolve(self, stream_id, name)
 
     def resolved(self, stream_id: int, addresses: list[str]) -> None:
-        """Answer a RESOLVE; without addresses, that there is none."""
-        self._lookups.discard(stream_id)
+        """Answer a RESOLVE, once; without addresses, that there is none."""
+        self._lookups -= 1
         self.edge.send(RelayCommand.RESOLVED, stream_id, encode_resolved(addresses))
 
     def stream_connected(self, stream: EdgeStream, connected_body: bytes) -> None:
