@@ -500,7 +500,8 @@ def choose_path(consensus: Consensus, intermediaries: Collection[bytes],
     """Guard, middle and exit: three different relays, each fit for its place, the last two paid
     through one of the `intermediaries`, and of those the ones of which there are least doubts.
 
-    `DirectoryError` if there are none such.
+    Entries with one RSA identity are one relay, whatever else they say. `DirectoryError` if there
+    are none such.
     """
     relays = consensus.relays()
     payable = [one for one in relays if set(one.accepts) & set(intermediaries)]
@@ -509,17 +510,21 @@ def choose_path(consensus: Consensus, intermediaries: Collection[bytes],
         raise DirectoryError("no exit accepts an intermediary that this client has channels at; "
                              "name one with --intermediary")
     exit_ = _one_of(exits, doubts)
-    guards = [one for one in relays if one.guard and one is not exit_]
+    guards = [one for one in relays if one.guard and _differs(one, exit_)]
     if not guards:
         raise DirectoryError("the only guard is the only exit")
     guard_ = _one_of(guards, doubts)
     # An exit is left to be an exit while there is any other middle.
-    rest = [one for one in payable if one is not guard_ and one is not exit_]
+    rest = [one for one in payable if _differs(one, guard_) and _differs(one, exit_)]
     if not rest:
         raise DirectoryError("no relay that could be in the middle accepts an intermediary that "
                              "this client has channels at; name one with --intermediary")
     middle = _one_of([one for one in rest if not one.exit and not one.guard] or rest, doubts)
     return [guard_.info, middle.info, exit_.info]
+
+
+def _differs(one: Router, other: Router) -> bool:
+    return one.info.rsa_fingerprint != other.info.rsa_fingerprint
 
 
 def _one_of(relays: Sequence[Router], doubts: Mapping[bytes, int]) -> Router:
