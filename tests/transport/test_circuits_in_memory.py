@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from offchain.transport import relay_circuit, router_core
+from offchain.transport import channel, relay_circuit, router_core
 from offchain.transport.cell import BODY_LEN, Command
 from offchain.transport.channel import Channel
 from offchain.transport.errors import (
@@ -387,6 +387,53 @@ def test_a_circuit_whose_queue_outgrows_its_windows_is_destroyed(rig):
     link.held = False
     rig.run()
     assert rig.circuits() == [0, 0, 0]
+
+
+def test_who_reads_nothing_makes_room_for_the_others(rig, sink):
+    """A peer whose circuits fill all the room that there is loses them, and nobody else."""
+    rig.routers[2].services[80] = lambda data: bytes(500 * MAX_DATA)
+    deaf = rig.circuit()
+    rig.client = rig.network.add_client()
+    other = rig.circuit()
+    streams = []
+    for core in (deaf, other):
+        streams.append(core.open_stream("127.0.0.1", 80, sink()))
+    rig.run()
+    link = rig.network.links[0]
+    streams[0].send(b"x")
+    link.responder.receive(link.initiator.take_output())
+    link.held = True
+    rig.run()
+    shared = rig.routers[0].scheduling
+    assert shared.used == 500
+    shared.limit = 550
+    for number in range(1, 5):
+        streams[1].send(b"x")
+        rig.run()
+        assert len(streams[1].sink.got) == number * 500 * MAX_DATA
+    assert shared.used == 1, "the DESTROY that the deaf one has not read"
+    link.held = False
+    rig.run()
+    assert deaf.close_reason is DestroyReason.RESOURCELIMIT and not other.closed
+
+
+def test_refusals_that_are_not_read_are_bounded(rig, monkeypatch):
+    monkeypatch.setattr(channel, "MAX_FORGOTTEN", 50)
+    rig.circuit(1)
+    link = rig.network.links[0]
+    link.held = True
+
+    def create(circ_id):
+        link.initiator.send_control(circ_id, Command.CREATE2, bytes(10))
+        link.responder.receive(link.initiator.take_output())
+
+    for _ in range(30):
+        create(0x80000001)
+    assert rig.routers[0].scheduling.used == 1
+    with pytest.raises(ProtocolViolation, match="reads nothing"):
+        for number in range(100):
+            create(0x80000002 + number)
+    assert rig.routers[0].scheduling.used == 51
 
 
 # --- rules for routers, as the client and the other routers enforce them
