@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 CREATE_RATE, CREATE_BURST = 100.0, 400.0
 """Circuits a link may create per second, and at once: an ntor answer costs about 0.2 ms."""
 MAX_CIRCUITS_PER_LINK = 4096
+MAX_CIRCUITS = 50_000
+"""Circuits of a router, over all links; each takes about 7 KB."""
 
 
 class RouterEnvironment(Dialler, Protocol):
@@ -85,7 +87,7 @@ class RouterCore:
 
     def create_received(self, channel: Channel, circ_id: int, command: int, body: bytes) -> None:
         """Answer CREATE2 or CREATE_FAST, or refuse by ProtocolViolation."""
-        if (channel.circuit_count >= MAX_CIRCUITS_PER_LINK
+        if (channel.circuit_count >= MAX_CIRCUITS_PER_LINK or len(self.circuits) >= MAX_CIRCUITS
                 or not self._rates[channel].take(self._environment.now())):
             raise ProtocolViolation("too many circuits", DestroyReason.RESOURCELIMIT)
         if command == Command.CREATE_FAST:

@@ -541,7 +541,7 @@ def test_a_guard_cannot_speak_out_of_turn_while_the_circuit_is_built(rig, premat
     assert core.close_reason is DestroyReason.PROTOCOL
 
 
-def test_streams_of_a_circuit_and_circuits_of_a_link_are_bounded(rig, sink, monkeypatch):
+def test_streams_of_a_circuit_and_circuits_are_bounded(rig, sink, monkeypatch):
     monkeypatch.setattr(router_core, "MAX_CIRCUITS_PER_LINK", 2)
     monkeypatch.setattr(relay_circuit, "MAX_STREAMS", 2)
     core = rig.circuit()
@@ -556,6 +556,10 @@ def test_streams_of_a_circuit_and_circuits_of_a_link_are_bounded(rig, sink, monk
     third = rig.client.start_circuit(rig.path)
     rig.run()
     assert third.close_reason is DestroyReason.RESOURCELIMIT and not core.closed
+    monkeypatch.setattr(router_core, "MAX_CIRCUITS", 2)
+    fourth = rig.network.add_client().start_circuit(rig.path)
+    rig.run()
+    assert fourth.close_reason is DestroyReason.RESOURCELIMIT and rig.circuits() == [2, 2, 2]
 
 
 def test_exit_that_overruns_a_window_loses_the_circuit(rig, sink):
