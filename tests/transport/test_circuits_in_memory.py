@@ -644,6 +644,18 @@ def test_create_flood_is_refused_and_recovers(rig):
     rig.circuit(1)
 
 
+def test_one_client_does_not_use_up_what_relays_may_create(rig):
+    """Through its guard it creates as many circuits at the middle as it may at the guard."""
+    rig.circuit(2)
+    (link,) = [one for one in rig.network.links if one.responder.peer is not None]
+    info = rig.path[1]
+    skin = encode_create2(NtorClient.begin(info.rsa_fingerprint, info.ntor_key).onionskin)
+    for number in range(int(CREATE_BURST)):
+        link.initiator.send_control(0x80000001 + number, Command.CREATE2, skin)
+    rig.run()
+    rig.circuit(2)
+
+
 def test_bad_onionskin_is_refused_without_a_circuit(rig):
     core = rig.circuit(1)
     core._channel.send_control(0x80000001, Command.CREATE2, b"\0\0\0\x54")
