@@ -498,33 +498,42 @@ def _covers_a_circuit(consensus: Consensus) -> bool:
 def choose_path(consensus: Consensus, intermediaries: Collection[bytes],
                 doubts: Mapping[bytes, int] = NO_DOUBTS) -> list[RouterInfo]:
     """Guard, middle and exit: three different relays, each fit for its place, the last two paid
-    through one of the `intermediaries`, and of those the ones of which there are least doubts.
+    through one of the `intermediaries`. Of those the ones of which there are least doubts, at
+    random by the bandwidth that they claim.
 
     Entries with one RSA identity are one relay, whatever else they say. `DirectoryError` if there
     are none such.
     """
-    relays = consensus.relays()
+    relays = _each_once(consensus.relays())
     payable = [one for one in relays if set(one.accepts) & set(intermediaries)]
+    names = {id(one) for one in payable}
+
+    def leaves_a_middle(guard_: Router) -> bool:
+        # Besides the exit, which is one of those that can be paid.
+        return len(payable) - 1 - (id(guard_) in names) > 0
+
+    guards = [one for one in relays if one.guard and leaves_a_middle(one)]
     exits = [one for one in payable if one.exit]
     if not exits:
         raise DirectoryError("no exit accepts an intermediary that this client has channels at; "
                              "name one with --intermediary")
+    exits = [one for one in exits if any(guard_ is not one for guard_ in guards)]
+    if not exits:
+        raise DirectoryError("no guard and middle are left beside an exit that accepts an "
+                             "intermediary that this client has channels at; name one with "
+                             "--intermediary")
     exit_ = _one_of(exits, doubts)
-    guards = [one for one in relays if one.guard and _differs(one, exit_)]
-    if not guards:
-        raise DirectoryError("the only guard is the only exit")
-    guard_ = _one_of(guards, doubts)
-    # An exit is left to be an exit while there is any other middle.
-    rest = [one for one in payable if _differs(one, guard_) and _differs(one, exit_)]
-    if not rest:
-        raise DirectoryError("no relay that could be in the middle accepts an intermediary that "
-                             "this client has channels at; name one with --intermediary")
+    guard_ = _one_of([one for one in guards if one is not exit_], doubts)
+    # An exit is left to be an exit, and a guard a guard, while there is any other middle.
+    rest = [one for one in payable if one is not guard_ and one is not exit_]
     middle = _one_of([one for one in rest if not one.exit and not one.guard] or rest, doubts)
     return [guard_.info, middle.info, exit_.info]
 
 
-def _differs(one: Router, other: Router) -> bool:
-    return one.info.rsa_fingerprint != other.info.rsa_fingerprint
+def _each_once(relays: Sequence[Router]) -> list[Router]:
+    """One entry of each RSA identity, whichever: a circuit through two of them is impossible."""
+    mixed = secrets.SystemRandom().sample(relays, len(relays))
+    return list({one.info.rsa_fingerprint: one for one in mixed}.values())
 
 
 def _one_of(relays: Sequence[Router], doubts: Mapping[bytes, int]) -> Router:
@@ -532,4 +541,5 @@ def _one_of(relays: Sequence[Router], doubts: Mapping[bytes, int]) -> Router:
         return doubts.get(one.info.ed25519_identity, 0)
 
     least = min(map(doubt, relays))
-    return secrets.SystemRandom().choice([one for one in relays if doubt(one) == least])
+    best = [one for one in relays if doubt(one) == least]
+    return secrets.SystemRandom().choices(best, [one.bandwidth for one in best])[0]

@@ -32,6 +32,8 @@ MAX_DOCUMENT = 256 * 1024
 MAX_ROUTERS = 10_000
 MAX_ACCEPTED = 16
 """Intermediaries that one relay may name."""
+MAX_BANDWIDTH = 100_000_000
+"""What a relay can claim at most, in bytes per second: no claim draws all circuits to itself."""
 MAX_CONSENSUS = 64 * 1024 * 1024
 """Largest consensus in bytes that is read."""
 PUBLISH_SECONDS = 10.0
@@ -62,6 +64,8 @@ class Router:
     opens: bool = True
     """Whether an intermediary opens new channels; one whose key retires serves the old ones only.
     """
+    bandwidth: int = 1
+    """Bytes per second that a relay claims; nobody measures them."""
 
     def to_dict(self) -> dict[str, Any]:
         """A form that JSON can hold."""
@@ -71,7 +75,7 @@ class Router:
             "key_hash": self.key_hash.hex(),
             "issuer": self.issuer.encode().hex() if self.issuer else "",
             "accepts": [one.hex() for one in self.accepts],
-            "opens": self.opens,
+            "opens": self.opens, "bandwidth": self.bandwidth,
         }
 
     @classmethod
@@ -84,12 +88,16 @@ class Router:
                 bool(data["intermediary"]), bytes.fromhex(data["account"]),
                 bytes.fromhex(data["key_hash"]),
                 IssuerPublicKey.decode(bytes.fromhex(issuer)) if issuer else None,
-                tuple(bytes.fromhex(one) for one in data["accepts"]), bool(data["opens"]))
+                tuple(bytes.fromhex(one) for one in data["accepts"]), bool(data["opens"]),
+                int(data["bandwidth"]))
         except (KeyError, TypeError, ValueError, CryptoError, TransportError) as error:
             raise DirectoryError(f"a router's entry is malformed: {error}") from error
         if len(found.account) != 20 or {len(one) for one in (found.key_hash, *found.accepts)} != {
                 32}:
             raise DirectoryError("a router's entry has an account or key hash of the wrong length")
+        if not 1 <= found.bandwidth <= MAX_BANDWIDTH:
+            raise DirectoryError(f"a relay claims 1 to {MAX_BANDWIDTH} bytes a second, not "
+                                 f"{found.bandwidth}")
         if len(found.accepts) > MAX_ACCEPTED:
             raise DirectoryError(f"a relay accepts at most {MAX_ACCEPTED} intermediaries, not "
                                  f"{len(found.accepts)}")

@@ -113,7 +113,7 @@ class RelayAgent(EndUserAgent):
 
     `unpaid_seconds` and `idle_seconds`: how long a session may hold a channel without a payment.
     `tor_authority`: host and directory port of the authority of a Tor network that the relay
-    joins as well; it claims `bandwidth` bytes per second there.
+    joins as well. `bandwidth`: the bytes per second that it claims; clients choose by them.
     `discipline`: the order in which circuits are served. `rate` and `burst` limit its links: bytes
     a second on average and at once, in each direction; 0 for no limit, and a burst of one second.
     """

@@ -28,6 +28,7 @@ from ..policy.coins import (
 )
 from ..policy.session_pool import Demand, ready_sessions, share
 from ..protocol.errors import ProtocolError
+from ..protocol.nano_close import client_balance
 from ..protocol.records import Table
 from ..protocol.resting import rests_until
 from ..protocol.sessions import ClientPhase, ClientSession
@@ -72,6 +73,12 @@ class Held:
         """Where the session stands."""
         return self.session.phase
 
+    @property
+    def least(self) -> int:
+        """The least that the channel holds when the session has closed, in base units."""
+        inner = self.session.session
+        return client_balance(inner.saturated, inner.terms, self.session.sent)
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
@@ -98,8 +105,7 @@ class Survey:
         """Wallets that are about to be idle again and to pay for another session."""
         return sum(isinstance(one, Closing | Renewing) and one.next.balance >= self.cost
                    for one in self.wallets) + sum(
-            one.phase is ClientPhase.QUERYING and one.session.session.saturated >= self.cost
-            for one in self.held)
+            one.phase is ClientPhase.QUERYING and one.least >= self.cost for one in self.held)
 
     def load(self) -> Load:
         """How many sessions are ready and how many in use."""

@@ -119,3 +119,35 @@ def _shown(*, quiet: bool) -> Iterator[Progress]:
             bar.update(task, completed=done, total=total, description=what)
 
         yield progress
+
+
+def cells(
+    size: Annotated[int, typer.Option(min=1, help="MiB to download over the circuit.")] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how many cells a second one core of a relay forwards.
+
+    Guard, middle and exit are processes; what counts is the processor time of each per cell.
+    """
+    from offchain.experiments.relay_speed import MIB, measure
+
+    from .meter import Meter
+
+    with Meter(quiet=as_json) as meter:
+        speeds = measure(size * MIB, meter.progress)
+    if as_json:
+        say_json([one.as_dict() for one in speeds])
+        return
+    say_table(
+        ("process", "cells", "µs per cell", "cells per second of a core", "in AES of a cell"),
+        [
+            (
+                one.name,
+                f"{one.cells:,}",
+                f"{one.microseconds_per_cell:.2f}",
+                f"{one.cells_per_second:,}",
+                f"{one.aes_per_cell:.1f}",
+            )
+            for one in speeds
+        ],
+    )

@@ -16,6 +16,7 @@ EXPECTED = (
     ("offchain.crypto.errors", "CryptoError"),
     ("offchain.protocol.errors", "ProtocolError"),
     ("offchain.transport.errors", "TransportError"),
+    ("offchain.transport.server_descriptor", "DescriptorError"),
     ("offchain.store.sqlite", "StoreError"),
     ("offchain.store.sealed", "SealedError"),
     ("offchain.policy.tax.errors", "PolicyError"),

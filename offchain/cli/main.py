@@ -88,6 +88,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("govern issue", govern.issue, "monetor govern issue client 1000000"),
     ("bench", bench.run, "monetor bench --json"),
     ("experiment priority", experiment.priority, "monetor experiment priority --quick"),
+    ("experiment cells", experiment.cells, "monetor experiment cells --size 16"),
     ("version", version.run, "monetor version --json"),
 )
 """Name, function and example of every command, in the order of the help text. A name of two words

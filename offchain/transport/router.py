@@ -47,8 +47,7 @@ class OnionRouter:
         """Without an exit policy no streams are connected, without a limit links carry what they
         can. `directory`: the host and port where directory documents are served by HTTP, to which
         BEGIN_DIR is connected. `priority`: the network's constants, asked for at every new
-        circuit. Create it inside
-        the event loop that it is to run in."""
+        circuit. Create it inside the event loop that it is to run in."""
         self._identity = identity
         self._policy = exit_policy or ExitPolicy.reject_all()
         self._directory = directory

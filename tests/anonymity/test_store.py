@@ -22,9 +22,15 @@ def of_key(table: Table, key: bytes) -> list[bytes]:
     """What a record's key consists of, without its label, time, duty or role."""
     if table is Table.DEADLINE:
         return [key[10:]]
-    key = re.sub(rb"^([a-z-]+:)+", b"", key)
-    if len(key) == 2 * 31:
-        return [key[:31], key[31:]]
+    label = re.match(rb"([a-z-]+:)*", key)
+    key = key[label.end():] if label else key
+    if len(key) == 8 + 31:
+        # When a lock was revoked comes before it.
+        return [key[8:]]
+    if len(key) in (2 * 31, 31 + 32):
+        # Two names: of a session and a nonce, or of a group and a request.
+        at = 32 if label and label.group() == b"spent:" else 31
+        return [key[:at], key[at:]]
     return [key[1:] if len(key) == 33 else key]
 
 

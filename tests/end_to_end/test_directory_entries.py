@@ -9,7 +9,13 @@ from dataclasses import replace
 import pytest
 
 from offchain.agents.client import choose_path
-from offchain.agents.directory import MAX_ACCEPTED, Consensus, DirectoryError, Router
+from offchain.agents.directory import (
+    MAX_ACCEPTED,
+    MAX_BANDWIDTH,
+    Consensus,
+    DirectoryError,
+    Router,
+)
 from offchain.agents.intermediary_port import IntermediaryPort
 from offchain.transport.errors import TransportError
 from offchain.transport.identity import RouterIdentity
@@ -19,9 +25,9 @@ ACCOUNT = bytes(range(20))
 KEYS = [bytes([number]) * 32 for number in range(1, 4)]
 
 
-def relay(name, accepts, *, guard=False, exit=False):
+def relay(name, accepts, *, guard=False, exit=False, bandwidth=1000):
     info = RouterIdentity.generate().info(name, "127.0.0.1", 9001)
-    return Router(info, guard, exit, False, ACCOUNT, accepts=tuple(accepts))
+    return Router(info, guard, exit, False, ACCOUNT, accepts=tuple(accepts), bandwidth=bandwidth)
 
 
 def test_an_entry_comes_back_as_it_was():
@@ -77,6 +83,34 @@ def test_an_intermediary_is_asked_again_when_a_path_was_impossible():
     asyncio.run(ask())
 
 
+@pytest.mark.parametrize("bandwidth", [0, -1, MAX_BANDWIDTH + 1, "fast", None])
+def test_bandwidth_that_cannot_be_claimed(bandwidth):
+    with pytest.raises(DirectoryError, match=r"bytes a second|malformed"):
+        Router.from_dict(relay("one", []).to_dict() | {"bandwidth": bandwidth})
+
+
+def test_relays_are_chosen_by_their_bandwidth():
+    key = KEYS[:1]
+    slow, fast = relay("slow", key, exit=True), relay("fast", key, exit=True, bandwidth=9000)
+    consensus = Consensus((relay("guard", [], guard=True), relay("middle", key), slow, fast), 1, 1)
+    chosen = [choose_path(consensus, key)[-1].nickname for _ in range(1000)]
+    # Nine in ten; 100 and a standard deviation of 9.5 are expected of the other.
+    assert 40 <= chosen.count("slow") <= 160
+
+
+def test_a_relay_that_is_needed_as_guard_is_no_exit():
+    key = KEYS[:1]
+    relays = (relay("both", key, guard=True, exit=True), relay("exit", key, exit=True),
+              relay("middle", key))
+    for _ in range(20):
+        path = choose_path(Consensus(relays, 1, 1), key)
+        assert [one.nickname for one in path] == ["both", "middle", "exit"]
+    # Nor is a middle that has to be the guard.
+    two = (relay("both", key, guard=True), relay("exit", key, exit=True))
+    with pytest.raises(DirectoryError, match="no guard and middle are left"):
+        choose_path(Consensus(two, 1, 1), key)
+
+
 def test_a_path_is_one_that_can_be_paid():
     first, second, third = KEYS
     guards = [relay("guard", [], guard=True)]
@@ -90,5 +124,5 @@ def test_a_path_is_one_that_can_be_paid():
     assert seen == {("guard", middle, exit_) for middle in ("m1", "m2") for exit_ in ("e1", "e2")}
     with pytest.raises(DirectoryError, match="no exit accepts"):
         choose_path(consensus, [second])
-    with pytest.raises(DirectoryError, match="in the middle"):
+    with pytest.raises(DirectoryError, match="no guard and middle are left"):
         choose_path(Consensus((*guards, *exits), 1, 1), [third])
