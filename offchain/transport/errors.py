@@ -83,7 +83,7 @@ class CircuitClosed(TransportError):
         self.reason = reason
 
 
-class ImpossiblePath(TransportError, ValueError):
+class ImpossiblePath(TransportError):
     """Routers that no circuit can visit in this order. A directory can be made to list such."""
 
 

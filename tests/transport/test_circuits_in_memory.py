@@ -12,6 +12,7 @@ from offchain.transport.errors import (
     CircuitClosed,
     DestroyReason,
     EndReason,
+    ImpossiblePath,
     MessageTooLong,
     ProtocolViolation,
 )
@@ -668,9 +669,9 @@ def test_bad_onionskin_is_refused_without_a_circuit(rig):
 
 
 def test_what_a_client_cannot_ask(rig, sink):
-    with pytest.raises(ValueError):
+    with pytest.raises(ImpossiblePath):
         rig.client.start_circuit([])
-    with pytest.raises(ValueError):
+    with pytest.raises(ImpossiblePath):
         rig.client.start_circuit([rig.path[0], rig.path[0]])
     core = rig.circuit()
     for hop, link in ((3, False), (-1, False), (1, True)):
