@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .accounts import signing_key
+from .failures import UsageProblem
 from .networks import DEFAULT_NETWORK, connected, find
 from .options import (
     DEPLOYMENTS,
@@ -48,6 +49,14 @@ def run(
     name: Annotated[str, typer.Argument(help="The relay's nickname.")],
     guard: Annotated[bool, typer.Option("--guard", help="Offer to be a first hop.")] = False,
     exit_: Annotated[bool, typer.Option("--exit", help="Offer to be a last hop.")] = False,
+    exit_policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NETWORK:PORTS",
+            help="Where an exit connects to: public:443, 10.0.0.0/8:80-90, *:*; may be repeated. "
+            "[default: this machine]",
+        ),
+    ] = None,
     deposit: Annotated[int, typer.Option(min=0, help="Own escrow per channel, base units.")] = 0,
     fund: Annotated[
         int, typer.Option(min=0, help="Escrow of the intermediary per channel, base units.")
@@ -94,7 +103,7 @@ def run(
         ),
     ] = None,
     bandwidth: Annotated[
-        int, typer.Option(min=1, help="Bytes per second to claim in that network.")
+        int, typer.Option(min=1, help="Bytes per second to claim; clients choose by it.")
     ] = 1_000_000,
     watcher_folder: WatcherFolders = None,
     verbose: Annotated[bool, typer.Option(help="Log what happens.")] = False,
@@ -107,10 +116,17 @@ def run(
     """
     from offchain.agents.place import AgentPlace
     from offchain.agents.relay import RelayAgent
+    from offchain.transport.exit_policy import ExitPolicy
     from offchain.transport.scheduler import Discipline
 
     from .logs import to_standard_error
 
+    try:
+        policy = ExitPolicy(exit_policy) if exit_policy else None
+    except ValueError as error:
+        raise UsageProblem(f"--exit-policy: {error}") from error
+    if policy is not None and not exit_:
+        raise UsageProblem("--exit-policy is of relays with --exit")
     home = folder_of(folder, name)
     authority = _authority(tor_authority) if tor_authority is not None else None
     if settle and (process := running_process(home)) is not None:
@@ -138,6 +154,7 @@ def run(
             nickname=name,
             is_guard=guard,
             is_exit=exit_,
+            exit_policy=policy,
             deposit=deposit,
             fund=fund,
             channels=channels,

@@ -8,6 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _LAST_PORT = 0xFFFF
+_PUBLIC = "public"
+_NOT_PUBLIC = ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
+               "172.16.0.0/12", "192.168.0.0/16")
+"""IPv4 networks that a descriptor rejects before it accepts the public rest (tor's "private")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +19,7 @@ class _Rule:
     network: ipaddress.IPv4Network | ipaddress.IPv6Network | None
     first_port: int
     last_port: int
+    public: bool = False
 
     @classmethod
     def parse(cls, text: str) -> _Rule:
@@ -22,11 +27,12 @@ class _Rule:
         if not colon or not host or not ports:
             raise ValueError(f"exit rule {text!r} is not network:port")
         host = host.removeprefix("[").removesuffix("]")
-        network = None if host == "*" else ipaddress.ip_network(host)
+        public = host == _PUBLIC
+        network = None if public or host == "*" else ipaddress.ip_network(host)
         if ports == "*":
-            return cls(network, 1, _LAST_PORT)
+            return cls(network, 1, _LAST_PORT, public)
         first, dash, last = ports.partition("-")
-        rule = cls(network, int(first), int(last if dash else first))
+        rule = cls(network, int(first), int(last if dash else first), public)
         if not 1 <= rule.first_port <= rule.last_port <= _LAST_PORT:
             raise ValueError(f"exit rule {text!r} has a bad port")
         return rule
@@ -39,14 +45,16 @@ class _Rule:
 
     def matches(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> bool:
         return (self.first_port <= port <= self.last_port
-                and (self.network is None or address in self.network))
+                and (self.network is None or address in self.network)
+                and (not self.public or (address.is_global and not address.is_multicast)))
 
 
 class ExitPolicy:
     """A list of what is accepted; everything else is refused.
 
     A rule is `network:ports`: a network is an address, a CIDR block (IPv6 may stand in brackets)
-    or `*`; ports are one number, a range `a-b` or `*`.
+    or `*`, or `public` for every address that all of the Internet can reach and that is nobody's
+    own network; ports are one number, a range `a-b` or `*`.
     """
 
     def __init__(self, rules: Iterable[str] = ()) -> None:
@@ -72,9 +80,12 @@ class ExitPolicy:
     def lines(self) -> tuple[str, ...]:
         """The policy as a server descriptor has it. IPv6 networks are left out: descriptors have
         only a summary for IPv6, which could promise more than this policy keeps."""
-        accepted = [rule for rule in self._rules
-                    if rule.network is None or rule.network.version == 4]
-        return (*(f"accept {rule}" for rule in accepted), "reject *:*")
+        accepted = [rule for rule in self._rules if not rule.public
+                    and (rule.network is None or rule.network.version == 4)]
+        public = [f"accept {rule}" for rule in self._rules if rule.public]
+        if public:
+            public = [*(f"reject {network}:*" for network in _NOT_PUBLIC), *public]
+        return (*(f"accept {rule}" for rule in accepted), *public, "reject *:*")
 
     def accepts(self, address: str, port: int) -> bool:
         """Whether a connection to this address (not a name) and port may be opened."""

@@ -99,6 +99,8 @@ def test_wrong_usage_is_told_apart_from_failure(arguments):
         (["client", "--socks", "0.0.0.0:9050"], "spends this client's money"),
         (["client", "--socks", "127.0.0.1:70000"], "for example 127.0.0.1:9050"),
         (["client", "http://127.0.0.1/", "--socks", ":0"], "not both"),
+        (["relay", "one", "--exit", "--exit-policy", "public"], "not network:port"),
+        (["relay", "one", "--exit-policy", "public:443"], "relays with --exit"),
         (["demo", "--dispute", "nobody-vanishes"], "nobody-vanishes"),
         (["demo", "--cells-per-payment", "4294967296"], "cells_per_payment"),
     ],

@@ -235,6 +235,14 @@ def test_exit_policy():
     assert not ExitPolicy.reject_all().is_exit
     assert not ExitPolicy.loopback_only().accepts("192.168.0.1", 80)
     assert ExitPolicy(["*:443"]).accepts("8.8.8.8", 443)
+    public = ExitPolicy(["public:80-443", "10.1.2.3:80"])
+    assert public.accepts("8.8.8.8", 443) and public.accepts("2600::1", 80)
+    assert public.accepts("10.1.2.3", 80), "named by another rule"
+    for address in ("10.1.2.4", "127.0.0.1", "192.168.1.1", "172.20.0.1", "169.254.169.254",
+                    "100.64.0.1", "0.0.0.0", "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1",
+                    "224.0.0.1", "255.255.255.255"):
+        assert not public.accepts(address, 80), address
+    assert not public.accepts("8.8.8.8", 22)
     for rule in ("", "127.0.0.1", ":80", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:9-8", "x:80"):
         with pytest.raises(ValueError):
             ExitPolicy([rule])

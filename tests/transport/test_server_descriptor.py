@@ -138,3 +138,7 @@ def test_policies_in_descriptors():
                               "accept *:443", "reject *:*")
     assert ExitPolicy.reject_all().lines() == ("reject *:*",)
     assert ExitPolicy(["*:*"]).lines() == ("accept *:*", "reject *:*")
+    lines = ExitPolicy(["public:443", "10.1.2.3:80"]).lines()
+    # In a descriptor the first line that fits decides.
+    assert lines[0] == "accept 10.1.2.3/32:80" and lines[-2:] == ("accept *:443", "reject *:*")
+    assert "reject 192.168.0.0/16:*" in lines[1:-2]
