@@ -101,6 +101,11 @@ class RouterCircuit:
         self._link_payments = Assembler(LINK_PAYLOAD)
         self.edge = Edge(self, priority)
 
+    @property
+    def previous(self) -> Channel:
+        """The link that the circuit came by."""
+        return self._previous
+
     # --- for the agent
 
     @property
@@ -295,12 +300,12 @@ class RouterCircuit:
         self._extending = False
         try:
             self._next_id = channel.attach(_NextEnd(self))
+            self._next = channel
+            channel.set_premium(self._next_id, self._premium)
+            channel.send_control(self._next_id, Command.CREATE2, create2)
         except TransportError as error:
+            # Others wait for the same link, and are told next.
             self.extension_failed(error)
-            return
-        self._next = channel
-        channel.set_premium(self._next_id, self._premium)
-        channel.send_control(self._next_id, Command.CREATE2, create2)
 
     def extension_failed(self, error: TransportError) -> None:
         """The link to the next hop could not be opened."""

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Protocol
 
 from . import create_fast, ntor
 from .cell import Command
 from .channel import Channel
 from .channel_pool import ChannelPool, Dialler
-from .errors import DestroyReason, ProtocolViolation, TransportError
+from .errors import DestroyReason, LinkFailed, ProtocolViolation, TransportError
 from .extend import LinkTarget
 from .identity import RouterIdentity
 from .priority import Priority
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 CREATE_RATE, CREATE_BURST = 100.0, 400.0
 """Circuits a link may create per second, and at once: an ntor answer costs about 0.2 ms."""
 MAX_CIRCUITS_PER_LINK = 4096
+MAX_WAITING_PER_LINK = 50
+"""Circuits of a link that wait for links to be opened; the pool bounds those of all links."""
 FOR_MANY = 10
 """So many times that is what a link to a relay may, which carries the circuits of many clients: no
 single one of them can use up what all have there."""
@@ -80,6 +83,7 @@ class RouterCore:
         self._environment = environment
         self._pool = ChannelPool(environment)
         self._rates: dict[Channel, _Rate] = {}
+        self._waiting: Counter[Channel] = Counter()
         self.circuits: set[RouterCircuit] = set()
 
     # --- ChannelOwner
@@ -118,7 +122,16 @@ class RouterCore:
         if target.rsa_fingerprint == self.identity.rsa_fingerprint:
             raise ProtocolViolation("EXTEND2 to ourselves")
 
+        before = circuit.previous
+        if self._waiting[before] >= _times(before) * MAX_WAITING_PER_LINK:
+            circuit.extension_failed(LinkFailed("too many circuits of one link wait for others"))
+            return
+        self._waiting[before] += 1
+
         def ready(result: Channel | TransportError) -> None:
+            self._waiting[before] -= 1
+            if not self._waiting[before]:
+                del self._waiting[before]
             if isinstance(result, Channel):
                 circuit.extension_ready(result, create2)
             else:

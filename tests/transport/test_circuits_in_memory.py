@@ -645,6 +645,27 @@ def test_create_flood_is_refused_and_recovers(rig):
     rig.circuit(1)
 
 
+def test_one_client_does_not_use_up_the_links_that_a_router_opens(rig, monkeypatch):
+    monkeypatch.setattr(router_core, "MAX_WAITING_PER_LINK", 3)
+    asked = []
+    dial = rig.routers[0].dial
+    rig.routers[0].dial = lambda target, done: asked.append(target)  # nobody answers
+    target = rig.path[2].target
+    lost = []
+    for number in range(5):
+        core = rig.circuit(1)
+        elsewhere = LinkTarget("127.0.0.1", 1000 + number, target.rsa_fingerprint, b"")
+        say(core, 0, RelayCommand.EXTEND2, data=encode_extend2(
+            elsewhere, encode_create2(skin_for(rig.path[2]))), cell=Command.RELAY_EARLY)
+        rig.run()
+        lost.append(core.close_reason)
+    assert len(asked) == 3
+    assert lost == [DestroyReason.NONE] * 3 + [DestroyReason.CONNECTFAILED] * 2
+    rig.routers[0].dial = dial
+    rig.client = rig.network.add_client()
+    rig.circuit(2)
+
+
 def test_one_client_does_not_use_up_what_relays_may_create(rig):
     """Through its guard it creates as many circuits at the middle as it may at the guard."""
     rig.circuit(2)
