@@ -503,9 +503,10 @@ def choose_path(consensus: Consensus, intermediaries: Collection[bytes],
     through one of the `intermediaries`. Of those the ones of which there are least doubts, at
     random by the bandwidth that they claim.
 
-    `DirectoryError` if there are none such.
+    Entries with one RSA identity are one relay, whatever else they say. `DirectoryError` if there
+    are none such.
     """
-    relays = consensus.relays()
+    relays = _each_once(consensus.relays())
     payable = [one for one in relays if set(one.accepts) & set(intermediaries)]
     names = {id(one) for one in payable}
 
@@ -529,6 +530,12 @@ def choose_path(consensus: Consensus, intermediaries: Collection[bytes],
     rest = [one for one in payable if one is not guard_ and one is not exit_]
     middle = _one_of([one for one in rest if not one.exit and not one.guard] or rest, doubts)
     return [guard_.info, middle.info, exit_.info]
+
+
+def _each_once(relays: Sequence[Router]) -> list[Router]:
+    """One entry of each RSA identity, whichever: a circuit through two of them is impossible."""
+    mixed = secrets.SystemRandom().sample(relays, len(relays))
+    return list({one.info.rsa_fingerprint: one for one in mixed}.values())
 
 
 def _one_of(relays: Sequence[Router], doubts: Mapping[bytes, int]) -> Router:

@@ -409,6 +409,10 @@ class RelayAgent(EndUserAgent):
             self._end(served, terms_hash)
             self._send(served.circuit, *pack(Refusal(RefusalCode.STATE, NanoOffer.PCMD)), link)
             return
+        if session.phase > RelayPhase.ACTIVE:
+            # The machine has closed it, as it does before its expiry: the next one's turn.
+            self._end(served, terms_hash)
+            return
         if session.phase is not RelayPhase.ACTIVE or served.sessions[0] != terms_hash:
             return
         now = time.monotonic()

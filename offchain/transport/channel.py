@@ -37,6 +37,9 @@ _LINK_ONLY = frozenset({
     Command.AUTHENTICATE,
 })
 _RELAY, _RELAY_EARLY = int(Command.RELAY), int(Command.RELAY_EARLY)
+MAX_FORGOTTEN = 8192
+"""Circuits of a link that are gone while cells of theirs still wait, at which a peer that asks for
+more circuits loses the link: it reads nothing."""
 MAX_LINK_PAYMENTS = 256
 """Payment cells of a link that wait to be written; a message of the protocol is a few."""
 TAKE_BYTES = 64 * 1024
@@ -99,6 +102,7 @@ class Channel:
         self._payments = 0
         """Link payment cells in `_first`."""
         self._queues = LinkQueues(scheduling)
+        self._queues.overdue = self._overdue
         self._full: set[int] = set()
         self._circuits: dict[int, CircuitEnd] = {}
         self._closed = False
@@ -174,15 +178,17 @@ class Channel:
             raise
         except ProtocolViolation as error:
             _log.info("circuit ended: %s", error)
-            if end is None:
-                self.send_destroy(cells.circ_id, error.reason)
-            else:
+            if end is not None:
                 end.violated(error)
+            elif not self._queues.queued(cells.circ_id):  # else it is told already
+                self.send_destroy(cells.circ_id, error.reason)
 
     def _create(self, cells: Cells) -> None:
         circ_id = cells.circ_id
         if not circ_id or circ_id & _INITIATOR_BIT == self._own_bit:
             raise _LinkViolation("a circuit is created with a circuit id of our own half")
+        if self._queues.forgotten > MAX_FORGOTTEN:
+            raise _LinkViolation("the peer reads nothing of the circuits that it creates")
         if circ_id in self._circuits:
             raise ProtocolViolation("a circuit is created with a circuit id in use")
         self._owner.create_received(self, circ_id, cells.command, cells.body)
@@ -235,8 +241,8 @@ class Channel:
             self._first += encode_fixed(circ_id, command, body)
             self.wake()
             return
-        if command != Command.DESTROY and not self._queues.room_for(circ_id, 1):
-            raise ProtocolViolation("the circuit's queue is full", DestroyReason.RESOURCELIMIT)
+        if command != Command.DESTROY:
+            self._require_room(circ_id, 1)
         self._push(circ_id, encode_fixed(circ_id, command, body), 1)
 
     def send_relay(self, circ_id: int, command: int, bodies: bytes) -> None:
@@ -247,8 +253,7 @@ class Channel:
         if self._closed:
             return
         count = len(bodies) // BODY_LEN
-        if not self._queues.room_for(circ_id, count):
-            raise ProtocolViolation("the circuit's queue is full", DestroyReason.RESOURCELIMIT)
+        self._require_room(circ_id, count)
         if count <= MAX_RUN:
             self._push(circ_id, encode_run(circ_id, command, bodies), count)
             return
@@ -265,6 +270,23 @@ class Channel:
         if at_once:
             self._queues.discard(circ_id)
         self.send_control(circ_id, Command.DESTROY, bytes([reason]))
+
+    def _require_room(self, circ_id: int, cells: int) -> None:
+        if self._queues.room_for(circ_id, cells):
+            return
+        if not self._queues.make_room(circ_id, cells):
+            raise ProtocolViolation("the circuit's queue is full", DestroyReason.RESOURCELIMIT)
+        if circ_id not in self._circuits:
+            raise ProtocolViolation("the circuit has made room for others",
+                                    DestroyReason.RESOURCELIMIT)
+
+    def _overdue(self, circ_id: int) -> None:
+        end = self._circuits.get(circ_id)
+        if end is None:
+            self._queues.discard(circ_id)
+        else:
+            end.violated(ProtocolViolation("cells have waited too long",
+                                           DestroyReason.RESOURCELIMIT))
 
     def _push(self, circ_id: int, wire: bytes, cells: int) -> None:
         if self._queues.push(circ_id, wire, cells):

@@ -13,7 +13,14 @@ from itertools import pairwise
 from .cell import Command
 from .channel import Channel
 from .edge import Edge, EdgeStream, StreamSink
-from .errors import CircuitClosed, DestroyReason, EndReason, ProtocolViolation, StreamClosed
+from .errors import (
+    CircuitClosed,
+    DestroyReason,
+    EndReason,
+    ImpossiblePath,
+    ProtocolViolation,
+    StreamClosed,
+)
 from .extend import encode_extend2
 from .identity import RouterInfo
 from .ntor import NtorClient, decode_created2, encode_create2
@@ -46,13 +53,13 @@ class CircuitCore:
     """One circuit at its client."""
 
     def __init__(self, path: Sequence[RouterInfo], priority: Priority = EVEN) -> None:
-        """`path`: the routers, guard first. Raises ValueError for an empty path or one that
+        """`path`: the routers, guard first. Raises ImpossiblePath for an empty path or one that
         visits a router twice in a row, which routers refuse."""
         if not path:
-            raise ValueError("a circuit has at least one hop")
+            raise ImpossiblePath("a circuit has at least one hop")
         for one, other in pairwise(path):
             if one.rsa_fingerprint == other.rsa_fingerprint:
-                raise ValueError("a circuit cannot extend from a router to itself")
+                raise ImpossiblePath("a circuit cannot extend from a router to itself")
         self.path = tuple(path)
         self.built = False
         self.closed = False

@@ -83,6 +83,10 @@ class CircuitClosed(TransportError):
         self.reason = reason
 
 
+class ImpossiblePath(TransportError):
+    """Routers that no circuit can visit in this order. A directory can be made to list such."""
+
+
 class StreamClosed(TransportError):
     """The stream was refused or has ended."""
 

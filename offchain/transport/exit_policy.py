@@ -12,6 +12,9 @@ _PUBLIC = "public"
 _NOT_PUBLIC = ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
                "172.16.0.0/12", "192.168.0.0/16")
 """IPv4 networks that a descriptor rejects before it accepts the public rest (tor's "private")."""
+_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("::/8", "2002::/16", "fec0::/10")))
+"""IPv6 networks that lead to IPv4 addresses, of whatever kind, and site-local ones, which Python
+counts as global. Tor's "private" has the first and the last as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,12 @@ class _Rule:
     def matches(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> bool:
         return (self.first_port <= port <= self.last_port
                 and (self.network is None or address in self.network)
-                and (not self.public or (address.is_global and not address.is_multicast)))
+                and (not self.public or _is_public(address)))
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return (address.is_global and not address.is_multicast
+            and not any(address in network for network in _EMBEDDING))
 
 
 class ExitPolicy:
@@ -93,4 +101,7 @@ class ExitPolicy:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return False
+        if parsed.version == 6 and parsed.ipv4_mapped is not None:
+            # The kernel connects it by IPv4.
+            parsed = parsed.ipv4_mapped
         return any(rule.matches(parsed, port) for rule in self._rules)

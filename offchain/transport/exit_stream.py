@@ -11,6 +11,12 @@ from .relay_circuit import RouterCircuit
 from .stream_cell import encode_connected
 
 _HIGH_WATER, _LOW_WATER = 64 * 1024, 16 * 1024
+LINGER_SECONDS = 30.0
+"""How long a destination may take nothing of what it was sent before its stream ended."""
+
+
+def _nothing() -> object:
+    return None
 
 
 class ExitStream(asyncio.Protocol):
@@ -26,6 +32,8 @@ class ExitStream(asyncio.Protocol):
         self._stream.pause()
         self._early: list[bytes] = []
         self._transport: asyncio.Transport | None = None
+        self.give_up: Callable[[], object] = _nothing
+        """Ends the attempt to connect; called when the stream ends before it is connected."""
 
     def refuse(self, reason: EndReason) -> None:
         """The connection could not be made."""
@@ -100,5 +108,18 @@ class ExitStream(asyncio.Protocol):
 
     def ended(self, reason: EndReason) -> None:
         """The client or the circuit has closed the stream."""
-        if self._transport is not None:
-            self._transport.close()
+        if self._transport is None:
+            self.give_up()
+            return
+        self._transport.close()
+        _linger(self._transport)
+
+
+def _linger(transport: asyncio.Transport, before: int | None = None) -> None:
+    """Abort a transport that is being closed once its destination takes nothing any more, which
+    would keep the connection, and the bytes, for ever."""
+    waiting = transport.get_write_buffer_size()
+    if waiting and waiting == before:
+        transport.abort()
+    elif waiting:
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, _linger, transport, waiting)

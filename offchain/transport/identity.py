@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ _FILES = ("identity_rsa.pem", "identity_ed25519.pem", "onion_x25519.pem")
 class RouterInfo:
     """What a client must know to extend a circuit to a router.
 
+    `host` is an address: EXTEND2 has no names, and a client must not look any up.
     `rsa_fingerprint` is SHA-1 of the RSA identity key (20 bytes), `ed25519_identity` and
     `ntor_key` are 32 bytes each.
     """
@@ -49,6 +51,7 @@ class RouterInfo:
         sizes = (len(self.rsa_fingerprint), len(self.ed25519_identity), len(self.ntor_key))
         if sizes != (20, 32, 32) or not 0 < self.port <= 0xFFFF:
             raise ValueError(f"router info with keys of {sizes} bytes and port {self.port}")
+        ipaddress.ip_address(self.host)
 
     @property
     def target(self) -> LinkTarget:

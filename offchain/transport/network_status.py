@@ -116,10 +116,11 @@ def read_consensus(consensus: bytes, certificates: bytes, *, authorities: Collec
     half of them must have signed. Routers that are not running and valid are left out. Raises
     DirectoryDocumentError.
     """
-    _check_signatures(consensus, _signing_keys(certificates, authorities, now), len(authorities))
+    signed = _check_signatures(
+        consensus, _signing_keys(certificates, authorities, now), len(authorities))
     try:
         # stem's own validation refuses what tor writes where no version is recommended.
-        document = NetworkStatusDocumentV3(consensus, validate=False)
+        document = NetworkStatusDocumentV3(signed, validate=False)
         after, until = (each.replace(tzinfo=datetime.UTC).timestamp()
                         for each in (document.valid_after, document.valid_until))
         entries = tuple(
@@ -173,7 +174,9 @@ def _signing_keys(certificates: bytes, authorities: Collection[bytes], now: floa
     return found
 
 
-def _check_signatures(consensus: bytes, keys: dict[bytes, list[RSAPublicKey]], total: int) -> None:
+def _check_signatures(consensus: bytes, keys: dict[bytes, list[RSAPublicKey]], total: int
+                      ) -> bytes:
+    """What has been signed: whoever passes the consensus on can add to its signatures."""
     end = consensus.find(b"\ndirectory-signature ")
     if not consensus.startswith(b"network-status-version 3") or end < 0:
         raise DirectoryDocumentError("the consensus has no signatures")
@@ -196,6 +199,7 @@ def _check_signatures(consensus: bytes, keys: dict[bytes, list[RSAPublicKey]], t
     if 2 * len(good) <= total:
         raise DirectoryDocumentError(
             f"the consensus is signed by {len(good)} of {total} authorities that are believed")
+    return consensus[: end + 1]
 
 
 def _descriptors(text: bytes) -> Iterable[tuple[bytes, bytes]]:

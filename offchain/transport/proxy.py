@@ -145,7 +145,7 @@ class OnionProxy:
         """Build a circuit through `path`, guard first.
 
         Raises CircuitClosed (reason TIMEOUT after `timeout` seconds), LinkFailed when the guard
-        cannot be reached, ProtocolViolation when it is not who it should be, or ValueError.
+        cannot be reached, ProtocolViolation when it is not who it should be, or ImpossiblePath.
         """
         core = CircuitCore(path, self._priority())
         circuit = ClientCircuit(core)

@@ -96,10 +96,15 @@ class RouterCircuit:
         self._created = False
         self._layer = OnionLayer(key_material)
         self._early = 0
-        self._lookups: set[int] = set()
+        self._lookups = 0
         self._relay_payments = Assembler(RELAY_PAYLOAD)
         self._link_payments = Assembler(LINK_PAYLOAD)
         self.edge = Edge(self, priority)
+
+    @property
+    def previous(self) -> Channel:
+        """The link that the circuit came by."""
+        return self._previous
 
     # --- for the agent
 
@@ -258,14 +263,14 @@ class RouterCircuit:
     def _resolve(self, stream_id: int, name: str) -> None:
         if not stream_id:
             raise ProtocolViolation("RESOLVE without a stream id")
-        if len(self._lookups) >= MAX_LOOKUPS:
+        if self._lookups >= MAX_LOOKUPS:
             raise ProtocolViolation("too many RESOLVE at once", DestroyReason.RESOURCELIMIT)
-        self._lookups.add(stream_id)
+        self._lookups += 1
         self._router.resolve(self, stream_id, name)
 
     def resolved(self, stream_id: int, addresses: list[str]) -> None:
-        """Answer a RESOLVE; without addresses, that there is none."""
-        self._lookups.discard(stream_id)
+        """Answer a RESOLVE, once; without addresses, that there is none."""
+        self._lookups -= 1
         self.edge.send(RelayCommand.RESOLVED, stream_id, encode_resolved(addresses))
 
     def stream_connected(self, stream: EdgeStream, connected_body: bytes) -> None:
@@ -295,12 +300,12 @@ class RouterCircuit:
         self._extending = False
         try:
             self._next_id = channel.attach(_NextEnd(self))
+            self._next = channel
+            channel.set_premium(self._next_id, self._premium)
+            channel.send_control(self._next_id, Command.CREATE2, create2)
         except TransportError as error:
+            # Others wait for the same link, and are told next.
             self.extension_failed(error)
-            return
-        self._next = channel
-        channel.set_premium(self._next_id, self._premium)
-        channel.send_control(self._next_id, Command.CREATE2, create2)
 
     def extension_failed(self, error: TransportError) -> None:
         """The link to the next hop could not be opened."""

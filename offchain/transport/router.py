@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import socket
 import time
@@ -30,6 +31,9 @@ _log = logging.getLogger(__name__)
 MAX_LINKS = 4096
 CONNECT_TIMEOUT = 15.0
 """Seconds an exit tries to connect a stream."""
+MAX_LOOKUPS_TOTAL = 512
+"""Names that are looked up at a time, for all circuits. One whose stream has ended still counts:
+the system's resolver cannot be told to stop."""
 
 
 class OnionRouter:
@@ -56,6 +60,7 @@ class OnionRouter:
         self._context = server_context(identity)
         self._server: asyncio.Server | None = None
         self._streams: set[asyncio.Task[None]] = set()
+        self._lookups: set[asyncio.Task[list[str]]] = set()
 
     @property
     def circuits(self) -> frozenset[RouterCircuit]:
@@ -74,7 +79,7 @@ class OnionRouter:
         if self._server is not None:
             self._server.close()
         self.core.stop()
-        for task in list(self._streams):
+        for task in (*self._streams, *self._lookups):
             task.cancel()
         await self._links.close()
         if self._server is not None:
@@ -108,7 +113,7 @@ class OnionRouter:
         if not self._policy.is_exit:
             circuit.edge.refuse(stream_id, EndReason.EXITPOLICY)
             return
-        self._start(self._connect(ExitStream(circuit, stream_id), begin, self._policy))
+        self._begin(ExitStream(circuit, stream_id), begin, self._policy)
 
     def connect_directory(self, circuit: RouterCircuit, stream_id: int) -> None:
         """Connect a stream to the directory, if there is one."""
@@ -116,7 +121,7 @@ class OnionRouter:
             circuit.edge.refuse(stream_id, EndReason.NOTDIRECTORY)
             return
         host, port = self._directory
-        self._start(self._connect(ExitStream(circuit, stream_id), Begin(host, port), None))
+        self._begin(ExitStream(circuit, stream_id), Begin(host, port), None)
 
     def resolve(self, circuit: RouterCircuit, stream_id: int, name: str) -> None:
         """Look a name up; a router that is no exit finds nothing."""
@@ -125,17 +130,21 @@ class OnionRouter:
             return
         self._start(self._resolve(circuit, stream_id, name))
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
+    def _begin(self, stream: ExitStream, begin: Begin, policy: ExitPolicy | None) -> None:
+        stream.give_up = self._start(self._connect(stream, begin, policy)).cancel
+
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._streams.add(task)
         task.add_done_callback(self._streams.discard)
+        return task
 
     async def _connect(self, stream: ExitStream, begin: Begin, policy: ExitPolicy | None) -> None:
         loop = asyncio.get_running_loop()
         reason = EndReason.RESOLVEFAILED
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                wanted = begin.wanted(await _lookup(begin.host, begin.port))
+                wanted = begin.wanted(await self._lookup(begin.host))
                 accepted = [one for one in wanted
                             if policy is None or policy.accepts(one, begin.port)]
                 if not accepted:
@@ -154,7 +163,7 @@ class OnionRouter:
         found: list[str] = []
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                found = await _lookup(name, 0)
+                found = await self._lookup(name)
         except (OSError, UnicodeError):  # TimeoutError is an OSError
             _log.debug("a name is not found")
         try:
@@ -162,10 +171,27 @@ class OnionRouter:
         except ProtocolViolation as error:
             circuit.violated(error)
 
+    async def _lookup(self, host: str) -> list[str]:
+        """The addresses of a host, each once. Raises OSError or UnicodeError."""
+        try:
+            return [str(ipaddress.ip_address(host))]
+        except ValueError:
+            pass  # a name
+        if len(self._lookups) >= MAX_LOOKUPS_TOTAL:
+            raise OSError("too many names are being looked up")
+        task = asyncio.get_running_loop().create_task(_addresses(host))
+        self._lookups.add(task)
+        task.add_done_callback(self._looked_up)
+        return await asyncio.shield(task)
 
-async def _lookup(host: str, port: int) -> list[str]:
-    """The addresses of a host, each once. Raises OSError or UnicodeError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    def _looked_up(self, task: asyncio.Task[list[str]]) -> None:
+        self._lookups.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody may be waiting any more
+
+
+async def _addresses(host: str) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, 0, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Protocol
 
 from . import create_fast, ntor
 from .cell import Command
 from .channel import Channel
 from .channel_pool import ChannelPool, Dialler
-from .errors import DestroyReason, ProtocolViolation, TransportError
+from .errors import DestroyReason, LinkFailed, ProtocolViolation, TransportError
 from .extend import LinkTarget
 from .identity import RouterIdentity
 from .priority import Priority
@@ -23,6 +24,13 @@ _log = logging.getLogger(__name__)
 CREATE_RATE, CREATE_BURST = 100.0, 400.0
 """Circuits a link may create per second, and at once: an ntor answer costs about 0.2 ms."""
 MAX_CIRCUITS_PER_LINK = 4096
+MAX_WAITING_PER_LINK = 50
+"""Circuits of a link that wait for links to be opened; the pool bounds those of all links."""
+FOR_MANY = 10
+"""So many times that is what a link to a relay may, which carries the circuits of many clients: no
+single one of them can use up what all have there."""
+MAX_CIRCUITS = 50_000
+"""Circuits of a router, over all links; each takes about 7 KB."""
 
 
 class RouterEnvironment(Dialler, Protocol):
@@ -44,15 +52,20 @@ class RouterEnvironment(Dialler, Protocol):
         """Look a name up; call `RouterCircuit.resolved` once, later."""
 
 
-class _Rate:
-    """A token bucket."""
+def _times(channel: Channel) -> int:
+    return 1 if channel.peer is None else FOR_MANY
 
-    def __init__(self, now: float) -> None:
-        self._tokens = CREATE_BURST
+
+class _Rate:
+    """A token bucket, `times` the ordinary one."""
+
+    def __init__(self, now: float, times: int) -> None:
+        self._rate, self._burst = times * CREATE_RATE, times * CREATE_BURST
+        self._tokens = self._burst
         self._at = now
 
     def take(self, now: float) -> bool:
-        self._tokens = min(CREATE_BURST, self._tokens + (now - self._at) * CREATE_RATE)
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         if self._tokens < 1:
             return False
@@ -70,13 +83,14 @@ class RouterCore:
         self._environment = environment
         self._pool = ChannelPool(environment)
         self._rates: dict[Channel, _Rate] = {}
+        self._waiting: Counter[Channel] = Counter()
         self.circuits: set[RouterCircuit] = set()
 
     # --- ChannelOwner
 
     def channel_open(self, channel: Channel) -> None:
         """A link is ready."""
-        self._rates[channel] = _Rate(self._environment.now())
+        self._rates[channel] = _Rate(self._environment.now(), _times(channel))
 
     def channel_closed(self, channel: Channel, error: TransportError) -> None:
         """A link is gone."""
@@ -85,7 +99,8 @@ class RouterCore:
 
     def create_received(self, channel: Channel, circ_id: int, command: int, body: bytes) -> None:
         """Answer CREATE2 or CREATE_FAST, or refuse by ProtocolViolation."""
-        if (channel.circuit_count >= MAX_CIRCUITS_PER_LINK
+        if (channel.circuit_count >= _times(channel) * MAX_CIRCUITS_PER_LINK
+                or len(self.circuits) >= MAX_CIRCUITS
                 or not self._rates[channel].take(self._environment.now())):
             raise ProtocolViolation("too many circuits", DestroyReason.RESOURCELIMIT)
         if command == Command.CREATE_FAST:
@@ -107,7 +122,16 @@ class RouterCore:
         if target.rsa_fingerprint == self.identity.rsa_fingerprint:
             raise ProtocolViolation("EXTEND2 to ourselves")
 
+        before = circuit.previous
+        if self._waiting[before] >= _times(before) * MAX_WAITING_PER_LINK:
+            circuit.extension_failed(LinkFailed("too many circuits of one link wait for others"))
+            return
+        self._waiting[before] += 1
+
         def ready(result: Channel | TransportError) -> None:
+            self._waiting[before] -= 1
+            if not self._waiting[before]:
+                del self._waiting[before]
             if isinstance(result, Channel):
                 circuit.extension_ready(result, create2)
             else:

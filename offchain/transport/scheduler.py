@@ -17,6 +17,8 @@ import math
 from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
+from operator import itemgetter
+from weakref import WeakSet
 
 from .priority import EVEN, ONE, Priority
 
@@ -32,7 +34,10 @@ EXPLAINED = 2500
 """Largest circuit window (α = 0.5, p = 0.25) that `MAX_QUEUED` is made for: so much in DATA, and as
 much again in everything else. With a larger one the bound grows by twice the difference."""
 MAX_QUEUED_TOTAL = 500_000
-"""Cells on all links of a router (256 MB) at which circuits that want more are destroyed."""
+"""Cells on all links of a router (256 MB) at which the circuits whose cells have waited longest are
+destroyed: not those that want more, who may be anybody."""
+_RELIEF = 0.1
+"""Share of them that is then made free."""
 
 Turn = tuple[int, float, int]
 """Who is next: the smallest. Comparable between all links of one router."""
@@ -69,6 +74,7 @@ class Scheduling:
         self.use(priority)
         self.used = 0
         """Cells that wait now."""
+        self.links: WeakSet[LinkQueues] = WeakSet()
         self._arrivals = itertools.count()
 
     def use(self, priority: Priority) -> None:
@@ -80,6 +86,17 @@ class Scheduling:
     def allows(self, cells: int) -> bool:
         """Whether so many more cells may wait."""
         return self.used + cells <= self.limit
+
+    def relieve(self) -> None:
+        """Make room, at the expense of the circuits whose oldest cell has waited longest: those
+        that nobody reads (C tor's `circuits_handle_oom`)."""
+        enough = self.limit * (1 - _RELIEF)
+        waiting = sorted(((arrival, circ_id, queues) for queues in self.links
+                          for arrival, circ_id in queues.waiting()), key=itemgetter(0))
+        for _, circ_id, queues in waiting:
+            if self.used <= enough:
+                return
+            queues.overdue(circ_id)
 
     def arrival(self) -> int:
         """A number larger than all before."""
@@ -147,7 +164,11 @@ class LinkQueues:
     def __init__(self, scheduling: Scheduling | None = None) -> None:
         self._shared = scheduling or Scheduling()
         self._circuits: dict[int, _Circuit] = {}
+        self._known = 0
         self._heap: list[_Entry] = []
+        self.overdue: Callable[[int], None] = self.discard
+        """Called with the circuit whose cells must not wait any longer."""
+        self._shared.links.add(self)
 
     def __bool__(self) -> bool:
         return self._head() is not None
@@ -171,13 +192,17 @@ class LinkQueues:
 
     def register(self, circ_id: int) -> None:
         """A circuit uses this link: what it sends is remembered until `forget`."""
-        self._circuit(circ_id).known = True
+        circuit = self._circuit(circ_id)
+        if not circuit.known:
+            circuit.known = True
+            self._known += 1
 
     def forget(self, circ_id: int) -> None:
         """The circuit is gone; what is queued for it still goes out."""
         circuit = self._circuits.get(circ_id)
-        if circuit is not None:
+        if circuit is not None and circuit.known:
             circuit.known = False
+            self._known -= 1
             if not circuit.items:
                 del self._circuits[circ_id]
 
@@ -188,6 +213,17 @@ class LinkQueues:
             circuit.premium = premium
             if circuit.items:
                 self._enqueue(circ_id, circuit)
+
+    @property
+    def forgotten(self) -> int:
+        """How many circuits are gone and still have cells that wait."""
+        return len(self._circuits) - self._known
+
+    def waiting(self) -> list[tuple[int, int]]:
+        """The oldest arrival and the id of every circuit that has more than one cell waiting. A
+        single one may be its DESTROY, which makes no room."""
+        return [(circuit.items[0][2], circ_id) for circ_id, circuit in self._circuits.items()
+                if circuit.cells > 1]
 
     def _circuit(self, circ_id: int) -> _Circuit:
         circuit = self._circuits.get(circ_id)
@@ -206,6 +242,15 @@ class LinkQueues:
         """Whether both bounds allow so many more cells of this circuit."""
         return (self.queued(circ_id) + cells <= self._shared.most_per_circuit
                 and self._shared.allows(cells))
+
+    def make_room(self, circ_id: int, cells: int) -> bool:
+        """The same, if others have to make room for them. They may be of the same circuit."""
+        if self.room_for(circ_id, cells):
+            return True
+        if self._shared.allows(cells):
+            return False
+        self._shared.relieve()
+        return self.room_for(circ_id, cells)
 
     def push(self, circ_id: int, wire: bytes, cells: int) -> bool:
         """Append an item of `cells` cells to the circuit's queue; whether the circuit is next on
@@ -268,3 +313,4 @@ class LinkQueues:
         self._shared.used -= sum(circuit.cells for circuit in self._circuits.values())
         self._circuits.clear()
         self._heap.clear()
+        self._known = 0

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from offchain.agents.client import choose_path
@@ -13,7 +16,10 @@ from offchain.agents.directory import (
     DirectoryError,
     Router,
 )
+from offchain.agents.intermediary_port import IntermediaryPort
+from offchain.transport.errors import TransportError
 from offchain.transport.identity import RouterIdentity
+from offchain.transport.proxy import OnionProxy
 
 ACCOUNT = bytes(range(20))
 KEYS = [bytes([number]) * 32 for number in range(1, 4)]
@@ -38,6 +44,43 @@ def test_an_entry_comes_back_as_it_was():
 def test_what_a_relay_cannot_accept(accepts, message):
     with pytest.raises(DirectoryError, match=message):
         Router.from_dict(relay("one", []).to_dict() | {"accepts": accepts})
+
+
+@pytest.mark.parametrize("host", ["relay.example", "localhost", "", "127.0.0.1:80"])
+def test_a_relay_is_at_an_address(host):
+    entry = relay("one", []).to_dict()
+    with pytest.raises(DirectoryError, match="malformed"):
+        Router.from_dict(entry | {"router": entry["router"] | {"host": host}})
+
+
+def test_entries_with_one_identity_are_one_relay():
+    """A circuit through both would be impossible, which anybody could bring about by publishing
+    a relay's entry with another Ed25519 identity."""
+    one = relay("one", KEYS, guard=True, exit=True)
+    twin = replace(one, info=replace(one.info, ed25519_identity=bytes(32)))
+    other, third = relay("other", KEYS, guard=True), relay("third", KEYS)
+    for _ in range(50):
+        path = choose_path(Consensus((one, twin, other, third), 1, 1), KEYS)
+        assert len({hop.rsa_fingerprint for hop in path}) == 3
+    with pytest.raises(DirectoryError):
+        choose_path(Consensus((one, twin, third), 1, 1), KEYS)
+
+
+def test_an_intermediary_is_asked_again_when_a_path_was_impossible():
+    """Whoever asks catches what the transport raises."""
+    one = relay("one", KEYS)
+    twin = replace(one, info=replace(one.info, ed25519_identity=bytes(32)))
+
+    async def ask():
+        proxy = OnionProxy()
+        port = IntermediaryPort(proxy, lambda conversation: relay("i", []).info,
+                                lambda: [one.info, twin.info])
+        with pytest.raises(TransportError):
+            async with port.circuit(b""):
+                pass
+        await proxy.close()
+
+    asyncio.run(ask())
 
 
 @pytest.mark.parametrize("bandwidth", [0, -1, MAX_BANDWIDTH + 1, "fast", None])

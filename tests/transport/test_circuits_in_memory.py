@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import pytest
 
-from offchain.transport import relay_circuit, router_core
+from offchain.transport import channel, relay_circuit, router_core
 from offchain.transport.cell import BODY_LEN, Command
 from offchain.transport.channel import Channel
 from offchain.transport.errors import (
     CircuitClosed,
     DestroyReason,
     EndReason,
+    ImpossiblePath,
     MessageTooLong,
     ProtocolViolation,
 )
@@ -389,6 +390,53 @@ def test_a_circuit_whose_queue_outgrows_its_windows_is_destroyed(rig):
     assert rig.circuits() == [0, 0, 0]
 
 
+def test_who_reads_nothing_makes_room_for_the_others(rig, sink):
+    """A peer whose circuits fill all the room that there is loses them, and nobody else."""
+    rig.routers[2].services[80] = lambda data: bytes(500 * MAX_DATA)
+    deaf = rig.circuit()
+    rig.client = rig.network.add_client()
+    other = rig.circuit()
+    streams = []
+    for core in (deaf, other):
+        streams.append(core.open_stream("127.0.0.1", 80, sink()))
+    rig.run()
+    link = rig.network.links[0]
+    streams[0].send(b"x")
+    link.responder.receive(link.initiator.take_output())
+    link.held = True
+    rig.run()
+    shared = rig.routers[0].scheduling
+    assert shared.used == 500
+    shared.limit = 550
+    for number in range(1, 5):
+        streams[1].send(b"x")
+        rig.run()
+        assert len(streams[1].sink.got) == number * 500 * MAX_DATA
+    assert shared.used == 1, "the DESTROY that the deaf one has not read"
+    link.held = False
+    rig.run()
+    assert deaf.close_reason is DestroyReason.RESOURCELIMIT and not other.closed
+
+
+def test_refusals_that_are_not_read_are_bounded(rig, monkeypatch):
+    monkeypatch.setattr(channel, "MAX_FORGOTTEN", 50)
+    rig.circuit(1)
+    link = rig.network.links[0]
+    link.held = True
+
+    def create(circ_id):
+        link.initiator.send_control(circ_id, Command.CREATE2, bytes(10))
+        link.responder.receive(link.initiator.take_output())
+
+    for _ in range(30):
+        create(0x80000001)
+    assert rig.routers[0].scheduling.used == 1
+    with pytest.raises(ProtocolViolation, match="reads nothing"):
+        for number in range(100):
+            create(0x80000002 + number)
+    assert rig.routers[0].scheduling.used == 51
+
+
 # --- rules for routers, as the client and the other routers enforce them
 
 
@@ -494,7 +542,7 @@ def test_a_guard_cannot_speak_out_of_turn_while_the_circuit_is_built(rig, premat
     assert core.close_reason is DestroyReason.PROTOCOL
 
 
-def test_streams_of_a_circuit_and_circuits_of_a_link_are_bounded(rig, sink, monkeypatch):
+def test_streams_of_a_circuit_and_circuits_are_bounded(rig, sink, monkeypatch):
     monkeypatch.setattr(router_core, "MAX_CIRCUITS_PER_LINK", 2)
     monkeypatch.setattr(relay_circuit, "MAX_STREAMS", 2)
     core = rig.circuit()
@@ -509,6 +557,10 @@ def test_streams_of_a_circuit_and_circuits_of_a_link_are_bounded(rig, sink, monk
     third = rig.client.start_circuit(rig.path)
     rig.run()
     assert third.close_reason is DestroyReason.RESOURCELIMIT and not core.closed
+    monkeypatch.setattr(router_core, "MAX_CIRCUITS", 2)
+    fourth = rig.network.add_client().start_circuit(rig.path)
+    rig.run()
+    assert fourth.close_reason is DestroyReason.RESOURCELIMIT and rig.circuits() == [2, 2, 2]
 
 
 def test_exit_that_overruns_a_window_loses_the_circuit(rig, sink):
@@ -593,6 +645,39 @@ def test_create_flood_is_refused_and_recovers(rig):
     rig.circuit(1)
 
 
+def test_one_client_does_not_use_up_the_links_that_a_router_opens(rig, monkeypatch):
+    monkeypatch.setattr(router_core, "MAX_WAITING_PER_LINK", 3)
+    asked = []
+    dial = rig.routers[0].dial
+    rig.routers[0].dial = lambda target, done: asked.append(target)  # nobody answers
+    target = rig.path[2].target
+    lost = []
+    for number in range(5):
+        core = rig.circuit(1)
+        elsewhere = LinkTarget("127.0.0.1", 1000 + number, target.rsa_fingerprint, b"")
+        say(core, 0, RelayCommand.EXTEND2, data=encode_extend2(
+            elsewhere, encode_create2(skin_for(rig.path[2]))), cell=Command.RELAY_EARLY)
+        rig.run()
+        lost.append(core.close_reason)
+    assert len(asked) == 3
+    assert lost == [DestroyReason.NONE] * 3 + [DestroyReason.CONNECTFAILED] * 2
+    rig.routers[0].dial = dial
+    rig.client = rig.network.add_client()
+    rig.circuit(2)
+
+
+def test_one_client_does_not_use_up_what_relays_may_create(rig):
+    """Through its guard it creates as many circuits at the middle as it may at the guard."""
+    rig.circuit(2)
+    (link,) = [one for one in rig.network.links if one.responder.peer is not None]
+    info = rig.path[1]
+    skin = encode_create2(NtorClient.begin(info.rsa_fingerprint, info.ntor_key).onionskin)
+    for number in range(int(CREATE_BURST)):
+        link.initiator.send_control(0x80000001 + number, Command.CREATE2, skin)
+    rig.run()
+    rig.circuit(2)
+
+
 def test_bad_onionskin_is_refused_without_a_circuit(rig):
     core = rig.circuit(1)
     core._channel.send_control(0x80000001, Command.CREATE2, b"\0\0\0\x54")
@@ -605,9 +690,9 @@ def test_bad_onionskin_is_refused_without_a_circuit(rig):
 
 
 def test_what_a_client_cannot_ask(rig, sink):
-    with pytest.raises(ValueError):
+    with pytest.raises(ImpossiblePath):
         rig.client.start_circuit([])
-    with pytest.raises(ValueError):
+    with pytest.raises(ImpossiblePath):
         rig.client.start_circuit([rig.path[0], rig.path[0]])
     core = rig.circuit()
     for hop, link in ((3, False), (-1, False), (1, True)):

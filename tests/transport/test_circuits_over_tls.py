@@ -12,6 +12,7 @@ import socket
 import pytest
 from aiohttp import web
 
+from offchain.transport import exit_stream, router as router_driver
 from offchain.transport.bandwidth_driver import BandwidthLimit
 from offchain.transport.errors import (
     CircuitClosed,
@@ -480,6 +481,62 @@ def test_a_router_that_is_no_exit_resolves_nothing(net):
         assert answer == (RelayCommand.END, 6, bytes([EndReason.NOTDIRECTORY]))
 
     net(body, policy=ExitPolicy.reject_all())
+
+
+async def _never(host):
+    await asyncio.Event().wait()
+
+
+def test_a_stream_that_ends_is_connected_no_further(net, monkeypatch):
+    """Its lookup counts until it has ended, and there are only so many of them."""
+    monkeypatch.setattr(router_driver, "_addresses", _never)
+    monkeypatch.setattr(router_driver, "MAX_LOOKUPS_TOTAL", 20)
+
+    async def body(n):
+        exit_ = n.routers[2]
+        circuit = await n.proxy.build_circuit(n.path)
+        tell = Teller(circuit)
+        for number in range(1, 21):
+            circuit._core.edge.send(RelayCommand.BEGIN, number, b"example.com:80\0")
+        await until(lambda: len(exit_._lookups) == 20)
+        for number in range(1, 21):
+            circuit._core.edge.send(RelayCommand.END, number, b"\6")
+        await until(lambda: not exit_._streams)
+        assert len(exit_._lookups) == 20
+        answer = await tell.ask(RelayCommand.BEGIN, 21, b"example.com:80\0")
+        assert answer == (RelayCommand.END, 21, bytes([EndReason.RESOLVEFAILED]))
+        command, _, data = await tell.ask(RelayCommand.RESOLVE, 22, b"example.com\0")
+        assert (command, data[0]) == (RelayCommand.RESOLVED, 0xF1)
+        # An address is no name.
+        assert await fetch(circuit, n.port, "/part") == BLOB[:MIB]
+
+    net(body)
+
+
+def test_who_reads_no_more_does_not_keep_what_a_stream_left(net, monkeypatch):
+    monkeypatch.setattr(exit_stream, "LINGER_SECONDS", 0.05)
+    ended = []
+    lost = exit_stream.ExitStream.connection_lost
+    monkeypatch.setattr(exit_stream.ExitStream, "connection_lost",
+                        lambda self, error: (ended.append(self), lost(self, error)))
+
+    async def body(n):
+        with socket.create_server(("127.0.0.1", 0)) as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            circuit = await n.proxy.build_circuit(n.path)
+            stream = await circuit.open_stream("127.0.0.1", deaf.getsockname()[1])
+            writing = asyncio.create_task(stream.write(bytes(32 * MIB)))
+            # As much as the kernel takes and a window more.
+            before = -1
+            while circuit.cells_sent > before:
+                before = circuit.cells_sent
+                await asyncio.sleep(0.2)
+            await circuit.close()
+            with pytest.raises(StreamClosed):
+                await writing
+            await until(lambda: ended)
+
+    net(body)
 
 
 def test_a_directory_stream_leads_to_the_directory(net):

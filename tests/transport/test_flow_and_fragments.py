@@ -240,9 +240,12 @@ def test_exit_policy():
     assert public.accepts("10.1.2.3", 80), "named by another rule"
     for address in ("10.1.2.4", "127.0.0.1", "192.168.1.1", "172.20.0.1", "169.254.169.254",
                     "100.64.0.1", "0.0.0.0", "::1", "fe80::1", "fd00::1", "::ffff:127.0.0.1",
-                    "224.0.0.1", "255.255.255.255"):
+                    "224.0.0.1", "255.255.255.255", "64:ff9b::a00:1", "2002:a00:1::1",
+                    "::127.0.0.1", "fec0::1", "::ffff:10.1.2.4"):
         assert not public.accepts(address, 80), address
+    assert public.accepts("::ffff:8.8.8.8", 80) and public.accepts("::ffff:10.1.2.3", 80)
     assert not public.accepts("8.8.8.8", 22)
+    assert not ExitPolicy(["[::/0]:*"]).accepts("::ffff:127.0.0.1", 80), "that is IPv4"
     for rule in ("", "127.0.0.1", ":80", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:9-8", "x:80"):
         with pytest.raises(ValueError):
             ExitPolicy([rule])

@@ -89,6 +89,13 @@ def test_a_spoiled_consensus_is_refused(recorded):
             recorded.read()
 
 
+def test_what_is_behind_the_signatures_is_not_read(recorded):
+    before = recorded.read()
+    assert "x" not in before.parameters
+    recorded.consensus += b"directory-signature 00 00\nparams x=1\n"
+    assert recorded.read() == before
+
+
 def test_signing_keys_are_certified_for_a_time(recorded):
     good = recorded.certificates
     for old, new in ((b"dir-key-expires 20", b"dir-key-expires 21"),
