@@ -192,10 +192,15 @@ class Relay(EndUserMachine):
 
     @staticmethod
     def _on_revealed(records: Records, event: Revealed) -> None:
-        """The ledger proves more payments of a session than a relay out of a backup can."""
+        """The ledger proves more payments of a session than a relay out of a backup can.
+
+        What is proved after the relay has asked for its close was not paid to it: the count of the
+        close stands.
+        """
         best = proved(records, event.terms_hash)
-        if event.k_r == event.k_c > best.k and isinstance(
-                records.get(Table.SESSION, event.terms_hash), RelaySession):
+        session = records.get(Table.SESSION, event.terms_hash)
+        if (event.k_r == event.k_c > best.k and isinstance(session, RelaySession)
+                and session.phase is RelayPhase.ACTIVE):
             records.put(Table.PAYMENT, event.terms_hash,
                         Proved(event.k_r, event.hc, event.path))
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.protocol.balance_machine import COALITIONS, Tally
 from tests.protocol.balance_rules import Game
-from tests.protocol.balance_scripts import NOTICED, REFUSALS, Move
+from tests.protocol.balance_scripts import NOTICED, REFUSALS, Move, N, move, session
 from tests.protocol.board import Board, open_board
 from tests.protocol.weak_sessions import SESSIONS
 
@@ -95,6 +95,11 @@ def test_a_forbidden_move_reaches_the_rule_that_forbids_it(
     """Not some other one that comes before: else the game would say nothing about the rule."""
     heard = {f"{name}: {why}" for name, why in scripted(board, bad, moves).refused}
     assert heard == reasons
+
+
+def test_what_the_payer_proves_after_the_close_was_not_received(board: Board) -> None:
+    """C knows the whole chain, and can prove n payments on the ledger at any time."""
+    scripted(board, "CE", (session(3, 1), move("post_nano_refund", at=10, k=N)), end=True)
 
 
 @pytest.mark.parametrize(("name", "bad", "moves"), [
