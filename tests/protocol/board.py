@@ -144,10 +144,11 @@ class Board(World):
         return found
 
     def channels(self) -> dict[int, tuple[int, int]]:
-        """(status, deadline) of every channel of I's, by cid."""
+        """(status, deadline) of every channel that I or its owner knows of, by cid."""
         def read() -> dict[int, tuple[int, int]]:
-            cids = [group.group << 8 | index for _, group in self.i.records.scan(Table.GROUP)
-                    for index in range(group.count)]
+            known = {group.group << 8 | index for _, group in self.i.records.scan(Table.GROUP)
+                     for index in range(group.count)}
+            cids = sorted(known.union(*(node.cids() for node in (self.c, self.r, self.e))))
             found = self._books.functions.channels(self.stage.ledger.address, cids).call()
             return {cid: (int(one[0]), int(one[1])) for cid, one in zip(cids, found, strict=True)}
 
