@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -78,6 +79,9 @@ BANDWIDTH = 1_000_000
 """Bytes per second that a relay claims unless it is told otherwise."""
 SWEEP_SECONDS = 1.0
 """How often such sessions are looked for, in seconds of this machine's clock."""
+PAYOUTS, PAYOUT_SECONDS = 60, 60.0
+"""A guard names at most so many payout addresses within so many seconds: each is a key that it has
+to keep, and whoever asks need not have paid for anything."""
 FREE_CHANNELS = 1
 """Another group is opened at an intermediary when fewer channels than this can take a session."""
 MOST_GROUPS = 8
@@ -137,6 +141,7 @@ class RelayAgent(EndUserAgent):
         self._rate, self._burst = rate, burst
         self._served: dict[int, ServedCircuit] = {}
         self._circuit_of: dict[bytes, tuple[RouterCircuit, bool]] = {}
+        self._named: deque[float] = deque(maxlen=PAYOUTS)
         self._router: OnionRouter
 
     def _machine(self, users: Sequence[EndUser]) -> Relay:
@@ -368,6 +373,10 @@ class RelayAgent(EndUserAgent):
     def _on_guard_query(self, served: ServedCircuit, link: bool) -> None:
         if served.asked_payout:
             raise ProtocolError("the circuit has been named a payout address")
+        now = time.monotonic()
+        if len(self._named) == PAYOUTS and now - self._named[0] < PAYOUT_SECONDS:
+            raise ProtocolError("too many payout addresses were asked for within a minute")
+        self._named.append(now)
         served.asked_payout = True
         key = generate_private_key()
         session = secrets.token_bytes(32)

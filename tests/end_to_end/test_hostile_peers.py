@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import deque
 
 import pytest
 
+from offchain.agents import relay
 from offchain.agents.end_user import EndUserAgent
 from offchain.agents.intermediary import IntermediaryAgent
 from offchain.agents.relay import RelayAgent
@@ -98,6 +100,26 @@ def test_garbage_is_refused_message_by_message(disturbed, target):
     if target != "intermediary":
         # What strangers name is not remembered.
         assert not agent._circuit_of
+
+
+def test_a_guard_names_no_more_payout_addresses_than_it_would_keep(disturbed, monkeypatch):
+    network = disturbed.network
+    agent = network.relays["guard"]
+    path = [one.info for one in network.client.consensus.routers if one.info.nickname == "guard"]
+    query = [(messages.GuardQuery.PCMD, b"")]
+
+    def ask():
+        """Each circuit is named one."""
+        return unpack(*disturbed.run(_replies(network.client.proxy, path, query, 1, link=True))[0])
+
+    monkeypatch.setattr(relay, "PAYOUTS", 3)
+    monkeypatch.setattr(agent, "_named", deque(maxlen=3))
+    answers = [ask() for _ in range(5)]
+    assert [isinstance(one, messages.GuardPayout) for one in answers] == [True] * 3 + [False] * 2
+    assert isinstance(answers[-1], Refusal)
+    assert len({one.payout for one in answers[:3]}) == 3
+    monkeypatch.setattr(relay, "PAYOUT_SECONDS", 0.0)
+    assert isinstance(ask(), messages.GuardPayout)
 
 
 def test_messages_of_the_right_form_and_false_content_are_refused(disturbed):
