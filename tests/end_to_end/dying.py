@@ -71,17 +71,25 @@ class DyingEngine(Engine):
         else:
             die()
 
-    def step(self, action):
+    def _watched(self, action):
         def watched(records, moment, outbox):
             result = action(records, moment, outbox)
             for item in (*outbox, result):
                 self._reached("before", name_of(item))
             return result
 
-        result = super().step(watched)
+        return watched
+
+    def _committed(self, result):
         for moment in ("committed", "sent"):
             self._reached(moment, name_of(result))
         return result
+
+    def step(self, action):
+        return self._committed(super().step(self._watched(action)))
+
+    async def grouped(self, action):
+        return self._committed(await super().grouped(self._watched(action)))
 
     def _deliver(self, item):
         self._reached("committed", name_of(item))
