@@ -14,9 +14,9 @@ import pytest
 
 from offchain.protocol import messages as m
 from tests.model.checker import Trace, explore, follow
+from tests.model.play import Diverged, replay, scripted
 from tests.model.session_model import FEE as MODEL_FEE, SessionModel
-from tests.model.session_replay import Diverged, K, SessionPlay, replay
-from tests.model.test_replay import scripted
+from tests.model.session_replay import K, SessionPlay
 from tests.model.weakenings import Weak
 from tests.protocol.weak_sessions import (
     closing_is_closed,

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import pytest
 
 from tests.model.checker import Label, explore
+from tests.model.play import OutOfOrder, replay, scripted
 from tests.model.session_model import NRT, RT0, RT1, SessionModel, State
-from tests.model.session_replay import OutOfOrder, SessionPlay, replay
+from tests.model.session_replay import SessionPlay
 from tests.protocol.world import World
 
 COALITIONS = [pytest.param(frozenset(one), id=one or "nobody") for one in ("", "C", "R", "CR")]
@@ -65,20 +65,6 @@ PLAYS: dict[str, tuple[str, list[Label]]] = {
               ("R", "nano_refund", 0), ("I", "refute", "R"), *CLOSE_C, *cash_out("C"),
               *TO_EXPIRY, ("L", "end")]),
 }
-
-
-def scripted(labels: Iterable[Label]) -> Callable[[list[tuple[Label, State]]], Any]:
-    """Choose these moves in turn."""
-    rest = iter(labels)
-
-    def choose(options: list[tuple[Label, State]]) -> tuple[Label, State]:
-        label = next(rest)
-        found = dict(options)
-        if label not in found:
-            raise OutOfOrder(f"{label} is not possible here: {sorted(map(str, found))}")
-        return label, found[label]
-
-    return choose
 
 
 QUICK = ("a whole session, cashed out", "the relay posts its session after closing it")
