@@ -69,6 +69,10 @@ class State(NamedTuple):
     # The honest relay.
     r: int = IDLE
     received: int = 0
+    proved: int = 0
+    """What it can prove: what it has received, or more that the ledger proved to it."""
+    r_k: int = 0
+    """The count of its close."""
     # Counts of the refund tokens that closes were answered with, in order.
     c_tokens: tuple[int, ...] = ()
     r_tokens: tuple[int, ...] = ()
@@ -176,11 +180,12 @@ class SessionModel:
         return s._replace(r_status=status, r_lock=lock)
 
     def _reveal(self, s: State, k: int) -> State:
-        """The registry: k_C always, k_R until T_exp."""
+        """The registry: k_C always, k_R until T_exp. A relay in a session takes the proof over."""
         if k <= s.k_c:
             return s
         in_time = s.t < EXPIRED_T or Weak.NO_T_EXP in self.weak
-        return s._replace(k_c=k, k_r=k if in_time else s.k_r)
+        learns = in_time and not self.r_bad and s.r != IDLE and k > s.proved
+        return s._replace(k_c=k, k_r=k if in_time else s.k_r, proved=k if learns else s.proved)
 
     def _preimages(self, s: State) -> int:
         """The largest count that the coalition can prove."""
@@ -239,7 +244,7 @@ class SessionModel:
         else:
             tokens = s.c_tokens if who == "C" else s.r_tokens
             if who not in self.bad:
-                tokens = (s.c_k,) if who == "C" else (s.received,)
+                tokens = (s.c_k,) if who == "C" else (s.r_k,)
             paid = tokens[-1 if lock == CASH_1 else lock - RT1]
         return _with(s, who, status=RESOLVED, paid=paid)
 
@@ -513,21 +518,21 @@ class SessionModel:
                 to("NanoRefundReply", R_REVEALING,
                    known=s.known | (W0_R if self.i_bad else 0))
             elif after is None:
-                to("Refusal", IDLE)
+                to("Refusal", IDLE, proved=0)
             if self.i_bad:
-                to("Refusal", IDLE)
+                to("Refusal", IDLE, proved=0)
         elif r == R_REVEALING:
             answer("NanoEstablishReveal", self._answer_establish_reveal(s))
             if self.i_bad or s.phase >= ESTABLISHED:
                 to("Acknowledged", R_ACTIVE)
         elif r == R_ACTIVE:
             in_time = s.t == EARLY or Weak.LATE_PAYMENT in self.weak
-            if in_time and s.received < (self.n if self.c_bad else s.sent):
-                to("NanoPayment", R_ACTIVE, received=s.received + 1)
-            to("RelayCloseRequest", R_CLOSING,
-               best=max(s.best, s.received) if self.i_bad else s.best)
+            if in_time and s.proved < (self.n if self.c_bad else s.sent):
+                to("NanoPayment", R_ACTIVE, received=s.proved + 1, proved=s.proved + 1)
+            to("RelayCloseRequest", R_CLOSING, r_k=s.proved,
+               best=max(s.best, s.proved) if self.i_bad else s.best)
         elif r == R_CLOSING:
-            answer("RelayCloseRequest", self._answer_relay_close(s, s.received, s.received))
+            answer("RelayCloseRequest", self._answer_relay_close(s, s.r_k, s.r_k))
             if self.i_bad or s.phase == RELAY_CLOSING:
                 to("RefundTokenReply", R_REVOKED, known=s.known | (S_R if self.i_bad else 0))
         elif r == R_REVOKED:

@@ -168,7 +168,7 @@ class SessionPlay(Play):
             case "NanoEstablishRequest":
                 self._tell("C", m.NanoOffer)
             case "NanoPayment":
-                for k in range(K[before.received] + 1, K[before.received + 1] + 1):
+                for k in range(K[before.proved] + 1, K[before.proved + 1] + 1):
                     if "C" in self.bad:
                         self._word("C", "R", self._payment(k))
                     else:
@@ -352,7 +352,7 @@ class SessionPlay(Play):
             real["r"], model["r"] = self._real_phase("R"), s.r
             if self.name:
                 real["received"] = nano_pay.received(self.world.r.records, self.name)
-                model["received"] = K[s.received]
+                model["received"] = K[s.proved]
         relay = self.world.r.records.get(Table.SESSION, self.name) if self.name else None
         if relay is not None:
             self.locks[sm.S_R] = lock_of(relay.session.nwsk)

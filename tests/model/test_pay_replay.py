@@ -12,6 +12,7 @@ from tests.model.checker import Label, coalitions
 from tests.model.pay_model import CRT, RT0, RT1, RTV, PayModel
 from tests.model.pay_replay import PayPlay, open_pay_stage
 from tests.model.play import replay, scripted
+from tests.model.walks import cover, longest
 from tests.protocol.world import World
 
 COALITIONS = [pytest.param(one, id="".join(sorted(one)) or "nobody") for one in coalitions("CEI")]
@@ -108,3 +109,29 @@ def test_a_written_play(world: World, name: str) -> None:
     play = PayPlay(world, frozenset(bad))
     made = replay(play, PayModel(frozenset(bad), lag=False), scripted(labels))
     assert made == labels
+
+
+def weight(label: Label) -> float:
+    """Plays shall get somewhere before somebody ends them."""
+    match label:
+        case ("L", "time", _):
+            return 0.1
+        case (_, "give up"):
+            return 0.04
+        case (_, "refund" | "refund_conditional", _):
+            return 0.15
+        case (_, "CashOutRequest" | "Refusal", *_):
+            return 0.2
+    return 1.0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bad", COALITIONS)
+def test_every_kind_of_move(pay_stage: World, bad: frozenset[str]) -> None:
+    cover(pay_stage, PayModel(bad, lag=False), [lambda: PayPlay(pay_stage, bad)], weight)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bad", COALITIONS)
+def test_the_longest_of_the_shortest_plays(pay_stage: World, bad: frozenset[str]) -> None:
+    longest(pay_stage, PayModel(bad, lag=False), lambda labels: PayPlay(pay_stage, bad))

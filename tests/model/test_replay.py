@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
 
 import pytest
 
-from tests.model.checker import Label, explore
-from tests.model.play import OutOfOrder, replay, scripted
-from tests.model.session_model import NRT, RT0, RT1, SessionModel, State
+from tests.model.checker import Label, coalitions
+from tests.model.play import replay, scripted
+from tests.model.session_model import NRT, RT0, RT1, SessionModel
 from tests.model.session_replay import SessionPlay
+from tests.model.walks import cover, longest
 from tests.protocol.world import World
 
-COALITIONS = [pytest.param(frozenset(one), id=one or "nobody") for one in ("", "C", "R", "CR")]
+COALITIONS = [pytest.param(one, id="".join(sorted(one)) or "nobody") for one in coalitions("CRI")]
 
 SETUP = [("C", "NanoSetupRequest"), ("I", "NanoSetupRequest"), ("C", "NanoRefundReply"),
          ("I", "NanoSetupReveal"), ("C", "Acknowledged")]
@@ -97,45 +97,9 @@ def weight(label: Label) -> float:
 @pytest.mark.long
 @pytest.mark.parametrize("bad", COALITIONS)
 def test_every_kind_of_move(opened_stage: World, bad: frozenset[str]) -> None:
-    """Random plays, then for each kind of move that they left out a shortest way to it and on."""
-    rng = random.Random(len(bad))
-    model = SessionModel(bad, lag=False)
-    first: dict[tuple[str, str], tuple[State, Label]] = {}
-
-    def note(s: State) -> None:
-        for label, _ in model.moves(s):
-            first.setdefault(label[:2], (s, label))
-
-    every = explore(model, goal=note)
-    made: set[Label] = set()
-    lengths: list[int] = []
-    saved = opened_stage.save()
-
-    def play(begin: Iterable[Label], late: bool) -> None:
-        rest = iter(begin)
-
-        def choose(options: list[tuple[Label, State]]) -> tuple[Label, State]:
-            label = next(rest, None)
-            if label is not None:
-                return scripted([label])(options)
-            weights = [weight(label) * (1 if label in made else 4) for label, _ in options]
-            return rng.choices(options, weights)[0]
-
-        try:
-            found = replay(SessionPlay(opened_stage, bad, late=late), model, choose)
-        finally:
-            opened_stage.load(saved)
-        made.update(found)
-        lengths.append(len(found))
-
-    for number in range(8):
-        play([], bool(number % 2))
-    for kind, (state, label) in first.items():
-        if kind not in {one[:2] for one in made}:
-            play([*every.trace_to(state).labels, label], False)
-    print(f"{sorted(bad)}: {len(lengths)} plays of {min(lengths)} to {max(lengths)} moves, "
-          f"{len(made)} different ones of {len(first)} kinds")
-    assert {one[:2] for one in made} == set(first)
+    cover(opened_stage, SessionModel(bad, lag=False), [
+        lambda: SessionPlay(opened_stage, bad), lambda: SessionPlay(opened_stage, bad, late=True),
+    ], weight)
 
 
 def late_start(labels: Iterable[Label]) -> bool | None:
@@ -172,24 +136,8 @@ def late_start(labels: Iterable[Label]) -> bool | None:
 @pytest.mark.long
 @pytest.mark.parametrize("bad", COALITIONS)
 def test_the_longest_of_the_shortest_plays(opened_stage: World, bad: frozenset[str]) -> None:
-    """The ends that take the most moves to reach, of those whose deadlines the clock allows."""
-    model = SessionModel(bad, lag=False)
-    result = explore(model)
-    saved = opened_stage.save()
-    lengths: list[int] = []
-    for state in reversed(result.deepest):
-        labels = result.trace_to(state).labels
+    def begin(labels: tuple[Label, ...]) -> SessionPlay | None:
         late = late_start(labels)
-        if late is None:
-            continue
-        try:
-            replay(SessionPlay(opened_stage, bad, late=late), model, scripted(labels))
-            lengths.append(len(labels))
-        except OutOfOrder as error:
-            print(error)
-        finally:
-            opened_stage.load(saved)
-        if len(lengths) == 4:
-            break
-    print(f"{sorted(bad)}: plays of {lengths} moves")
-    assert len(lengths) == 4
+        return None if late is None else SessionPlay(opened_stage, bad, late=late)
+
+    longest(opened_stage, SessionModel(bad, lag=False), begin)
