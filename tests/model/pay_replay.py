@@ -17,6 +17,7 @@ from typing import Any
 from monetor_chain.parameters import DEMO
 from monetor_chain.rehearsal import Rehearsal
 from monetor_chain.statements import Role, TokenKind, lock_of, tag
+from offchain.crypto.errors import CryptoError
 from offchain.crypto.issuer import IssuerKey, rerandomise, unblind
 from offchain.protocol import answering, ledger as calls, messages as m, pay, wallet as wallets
 from offchain.protocol.end_user import Duty
@@ -60,14 +61,14 @@ def open_pay_stage() -> World:
 
 
 class PayPlay(Play):
-    """One play of a hidden payment."""
+    """One play of a hidden payment. `later`: T_p is so many seconds beyond what I takes."""
 
     users = "CE"
 
-    def __init__(self, world: World, bad: frozenset[str] = frozenset()) -> None:
+    def __init__(self, world: World, bad: frozenset[str] = frozenset(), *, later: int = 0) -> None:
         super().__init__(world, bad)
         self.start = world.now
-        self.expiry = self.start + BEGIN + DEMO.dispute_window - MU
+        self.expiry = self.start + BEGIN + DEMO.dispute_window - MU + later
         self.old: dict[str, Idle] = {who: self.nodes[who].wallet(self.cids[who]) for who in "CE"}
         self.lock = self.old["C"].wpk
         self.name = pay.session_key(self.lock)
@@ -268,9 +269,15 @@ class PayPlay(Play):
             new, reply = self.new["void"], self._ask(self._void_request())
         elif who == "C":
             new, reply = self.new["C"], self._leg("C")
+        elif self._e_leg() == pm.JOINED:
+            # What the leg was answered with: a conditional token, unless I gives a plain one.
+            new, reply = self.new["E"], self._leg("E")
         else:
             new, reply = self.new["E"], self._ask(self._made("PayeeClaim"))
-        rt = refund_token(self.nodes[who].machine.user, new, reply.rt)
+        try:
+            rt = refund_token(self.nodes[who].machine.user, new, reply.rt)
+        except CryptoError as error:
+            raise AssertionError(f"no refund token: {error}") from error
         return calls.Refund(new.cid, lock_of(new.wsk), new.balance, rerandomise(rt))
 
     def _conditional(self) -> calls.RefundConditional:
@@ -366,7 +373,7 @@ class PayPlay(Play):
             transfer = self.world.c.records.get(Table.PAYMENT, key248(self.lock))
             real["told"] = transfer is not None and transfer.secret != UNKNOWN
             model["told"] = s.told
-            if transfer is not None:
+            if transfer is not None and not s.told:
                 real["verified"], model["verified"] = transfer.verified, s.verified
         if self.i_bad:
             self._check_heard(s, real, model)

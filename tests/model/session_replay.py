@@ -45,9 +45,9 @@ LATE_START = 45
 from before T_exp − 2μ passes only after T_exp."""
 
 
-def open_stage() -> World:
+def open_stage(stage: Rehearsal | None = None) -> World:
     """A world with one channel of the client's and one of the relay's."""
-    world = World(Rehearsal(), IssuerKey.generate())
+    world = World(stage or Rehearsal(), IssuerKey.generate())
     world.open(world.c, deposit=CLIENT_DEPOSIT, fund=0, count=1)
     world.open(world.r, deposit=0, fund=RELAY_FUND, count=1)
     return world
@@ -72,6 +72,8 @@ class SessionPlay(Play):
         self.nano_terms: Any = None
         self.tax = world.tax()
         self.untouched = world.c.records.copy()
+        self.active: Any = None
+        """A dishonest relay's records before it closed for the first time."""
         if "C" in bad:
             # Its terms exist from the start: it may offer or reveal them before it sets them up.
             self._start_setup()
@@ -109,7 +111,7 @@ class SessionPlay(Play):
         elif who == "I":
             self._intermediary(label)
         elif who in self.bad:
-            self._dishonest(label)
+            self._dishonest(label, before)
         elif who == "C":
             self._client(label, before)
         else:
@@ -215,7 +217,7 @@ class SessionPlay(Play):
         self._request(who, kind)
         self._reply(who, m.Refusal)
 
-    def _dishonest(self, label: Label) -> None:
+    def _dishonest(self, label: Label, before: State) -> None:
         who, name, *rest = label
         node, world = self.nodes[who], self.world
         match name:
@@ -237,8 +239,14 @@ class SessionPlay(Play):
                     records, replace(moment, now=self._stage_at(sm.MARGIN_2) - 1), offer))
                 self._exchange(who, m.NanoEstablishRequest)
             case "RelayCloseRequest":
+                k = rest[0]
+                invented = "C" not in self.bad and k > max(before.sent, before.k_c)
+                best = Proved(K[k], b"\x01" * 32, ()) if invented else Proved(*self._proof(K[k]))
+                self.active = self.active or node.records.copy()
+                node.records = self.active.copy()
+                node.requests.clear()
                 world.act(node, lambda records, moment: records.put(
-                    Table.PAYMENT, self.name, Proved(*self._proof(K[rest[0]])))
+                    Table.PAYMENT, self.name, best)
                     or node.machine.nano_close(records, self.name))
                 self._exchange(who, m.RelayCloseRequest)
             case "ClientCloseQuery":
@@ -376,8 +384,10 @@ class SessionPlay(Play):
                  "best": session.best.k if found else 0}
         model |= {"phase": s.phase, "leg": s.leg, "best": K[s.best]}
         if found:
+            # A count that was on the ledger before Setup is not told again.
+            told = s.seen_k >= 0
             real |= {"seen_k": session.ledger.k, "seen_k_r": session.ledger_k_r}
-            model |= {"seen_k": K[max(s.seen_k, 0)], "seen_k_r": K[s.seen_k_r]}
+            model |= {"seen_k": K[max(s.seen_k, 0)], "seen_k_r": K[s.seen_k_r] if told else 0}
         # What was revoked is forgotten when no channel is left that could be claimed with it.
         over = self._real_status("C") == self._real_status("R") == sm.RESOLVED
         for bit, lock in self.locks.items():

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from tests.model.checker import Label, coalitions
 from tests.model.pay_model import CRT, RT0, RT1, RTV, PayModel
-from tests.model.pay_replay import PayPlay, open_pay_stage
+from tests.model.pay_replay import PayPlay
 from tests.model.play import replay, scripted
 from tests.model.walks import cover, longest
 from tests.protocol.world import World
@@ -89,24 +86,12 @@ QUICK = ("a whole payment, cashed out",
          "the payer posts what it paid away, and the payee's conditional token refutes it")
 
 
-@pytest.fixture(scope="module")
-def pay_stage() -> World:
-    return open_pay_stage()
-
-
-@pytest.fixture
-def world(pay_stage: World) -> Iterator[World]:
-    saved: Any = pay_stage.save()
-    yield pay_stage
-    pay_stage.load(saved)
-
-
 @pytest.mark.parametrize("name", [
     pytest.param(one, id=one.replace(" ", "-"), marks=[] if one in QUICK else [pytest.mark.long])
     for one in PLAYS])
-def test_a_written_play(world: World, name: str) -> None:
+def test_a_written_play(pay_world: World, name: str) -> None:
     bad, labels = PLAYS[name]
-    play = PayPlay(world, frozenset(bad))
+    play = PayPlay(pay_world, frozenset(bad))
     made = replay(play, PayModel(frozenset(bad), lag=False), scripted(labels))
     assert made == labels
 
