@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -20,13 +20,14 @@ Patch = pytest.MonkeyPatch
 class Loss:
     """How the machines lose a rule, and the move at which they stop the play while they have it.
 
-    `bad` gains; `ledger` is the switch of `weak_ledger`, 0 for none.
+    `bad` gains; `ledger` is the switch of `weak_ledger`, 0 for none; `options` are the play's.
     """
 
     patch: Callable[[Patch, Any], None]
     stop: str
     bad: str
     ledger: int = 0
+    options: dict[str, bool] = field(default_factory=dict)
 
 
 def shortest_loss(model: Any, lost: Callable[[Any], bool]) -> Trace:

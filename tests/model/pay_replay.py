@@ -48,6 +48,12 @@ BEGIN = 4 * MU + MU // 2
 """How long after the start of a play the legs can come, in seconds."""
 UNKNOWN = bytes(32)
 
+WORDS: dict[Label, tuple[str, type[Any]]] = {
+    ("E", "PayeeRequest"): ("C", m.PayInvoice),
+    ("C", "PayVerified"): ("E", m.PayVerified),
+    ("E", "PaySecret"): ("C", m.PaySecret),
+}
+"""Move → whose word it takes, and which."""
 FIRST = {("C", "PayerRequest"), ("E", "PayeeRequest")}
 
 
@@ -65,8 +71,9 @@ class PayPlay(Play):
 
     users = "CE"
 
-    def __init__(self, world: World, bad: frozenset[str] = frozenset(), *, later: int = 0) -> None:
-        super().__init__(world, bad)
+    def __init__(self, world: World, bad: frozenset[str] = frozenset(), *, later: int = 0,
+                 crashing: bool = False) -> None:
+        super().__init__(world, bad, crashing=crashing)
         self.start = world.now
         self.expiry = self.start + BEGIN + DEMO.dispute_window - MU + later
         self.old: dict[str, Idle] = {who: self.nodes[who].wallet(self.cids[who]) for who in "CE"}
@@ -90,6 +97,18 @@ class PayPlay(Play):
         self._deafen()
 
     # --- One move
+
+    def possible(self, label: Label, s: State) -> bool:
+        if not super().possible(label, s):
+            return False
+        source, kind = WORDS.get(label[:2], ("", None))
+        if not self.crashing or kind is None or source in self.bad:
+            return True
+        # A word that is lost is said again only as long as it can move the payment on.
+        records = self.nodes[source].records.copy()
+        return records.get(Table.PAYMENT, key248(self.lock)) is not None and any(
+            one.pcmd == kind.PCMD
+            for one in pay.tell_again(records, self.world.moment(), self.lock))
 
     def perform(self, label: Label, before: State) -> None:
         if label[:2] in FIRST:
@@ -147,22 +166,28 @@ class PayPlay(Play):
                 self._invoice()
             case ("E", "PayeeRequest"):
                 world.e.receiving = self.cids["E"]
-                self._heard("C", "E", m.PayInvoice, lambda: self.bill)
+                self._heard(label, self.bill)
             case ("C", "PayVerified"):
-                self._heard("E", "C", m.PayVerified, lambda: m.PayVerified(self.lock))
+                self._heard(label, m.PayVerified(self.lock))
             case ("E", "PaySecret"):
-                self._heard("C", "E", m.PaySecret, lambda: m.PaySecret(self.old["C"].wsk))
+                self._heard(label, m.PaySecret(self.old["C"].wsk))
             case ("E", "PayeeVoid"):
                 world.act(world.e, lambda records, moment: world.e.machine._on_due(
                     records, moment, Deadline(Duty.PAY, self.name)))
             case _:
                 raise AssertionError(f"no such move: {label}")
 
-    def _heard(self, source: str, target: str, kind: type[Any], made: Any) -> None:
+    def _heard(self, label: Label, made: Any) -> None:
         """A word arrives: as the machine sent it, or as a dishonest party makes it."""
+        source, kind = WORDS[label[:2]]
+        target = label[0]
         if source in self.bad:
-            self._word(source, target, made())
+            self._word(source, target, made)
             return
+        if self.crashing:
+            node = self.nodes[source]
+            self.world.act(node, lambda records, moment: node.machine._on_due(
+                records, moment, Deadline(Duty.TELL, self.name)))
         self._tell(source, kind)
         assert not self.nodes[target].complaints, self.nodes[target].complaints
 

@@ -28,14 +28,18 @@ LOCK_BITS = 144
 
 
 class Play:
-    """One play between `users` and I; `expiry` is T_exp or T_p, `name` the session or payment."""
+    """One play between `users` and I; `expiry` is T_exp or T_p, `name` the session or payment.
+
+    `crashing`: everybody honest is killed and starts again after every move. What was on the wire
+    is lost, and only what is on the disks goes out once more.
+    """
 
     users: str
     expiry: int
     name: bytes = b""
 
-    def __init__(self, world: World, bad: frozenset[str]) -> None:
-        self.world, self.bad = world, bad
+    def __init__(self, world: World, bad: frozenset[str], *, crashing: bool = False) -> None:
+        self.world, self.bad, self.crashing = world, bad, crashing
         self.i_bad = "I" in bad
         self.nodes = {who: world.nodes[who] for who in (*self.users, "I")}
         self.cids = {who: self.nodes[who].cids()[0] for who in self.users}
@@ -61,7 +65,7 @@ class Play:
         match label:
             case ("L", "time", stage):
                 return all(self._deadline(who) > self._stage_at(stage) for who in self.users
-                           if self._real_status(who) == sm.SOON)
+                           if self._real_status(who) in (sm.SOON, sm.ASKED))
             case ("L", "deadline" | "forfeit", who):
                 mine, other = self._deadline(who), self.users.replace(who, "")
                 if self._real_status(other) in (sm.SOON, sm.ASKED) and (
@@ -75,7 +79,12 @@ class Play:
         raise NotImplementedError
 
     def moved(self, label: Label) -> None:
-        """Called after a move."""
+        """A move was made."""
+        self._listen()
+        if self.crashing:
+            for who, node in self.nodes.items():
+                if who not in self.bad:
+                    self.world.crash(node)
 
     def check(self, s: Any) -> None:
         """The model's state and the real one agree."""
@@ -156,7 +165,7 @@ class Play:
 
     # --- The wire
 
-    def listen(self) -> None:
+    def _listen(self) -> None:
         """Remember every secret in what honest parties have on the wire."""
         for one in self.world.wire:
             if one.kind in ("request", "tell") and one.source not in self.bad:
@@ -270,7 +279,6 @@ def replay(play: Play, model: Any, choose: Callable[[list[tuple[Label, Any]]],
         label, after = choose(options)
         try:
             play.perform(label, state)
-            play.listen()
             play.moved(label)
             play.check(after)
         except AssertionError as error:

@@ -40,6 +40,9 @@ OPEN, ASKED, SOON, LATER, OVERDUE, RESOLVED, REFUTED, FORFEIT = range(8)
 # --- What a channel was claimed with. RT1 + i is the i-th token of a close.
 NOTHING, RT0, NRT, NRT_FREE, CASH_0, CASH_1, RT1 = range(7)
 
+CLAIMS = {RT0: CLAIM_RT0, NRT: CLAIM_NRT, RT1: CLAIM_RT1}
+"""What an honest end user claims with → its phase while it does."""
+
 # --- Secrets that I knows, and whether nrt_R has been given out.
 W0_C, S_C, W0_R, S_R, NRT_R_OUT = 1, 2, 4, 8, 16
 
@@ -218,7 +221,7 @@ class SessionModel:
                     out.append((("L", "deadline", who), _with(s, who, status=OVERDUE)))
             elif status == OVERDUE:
                 out.append((("L", "resolve", who), self._resolve(s, who, lock)))
-            elif status == ASKED:
+            elif status == ASKED and who in self.bad:
                 out.append((("L", "forfeit", who), _with(s, who, status=FORFEIT)))
 
     def _duty(self, s: State, who: str, lock: int) -> bool:
@@ -386,8 +389,19 @@ class SessionModel:
             if self._refutable(s, who):
                 out.append((("I", "refute", who), _with(s, who, status=REFUTED)))
             status = s.c_status if who == "C" else s.r_status
+            if status == OPEN:
+                out.append((("I", "request_close", who), self._asked(s, who)))
             if status == OPEN and Weak.OWN_CLOSE in self.weak:
                 out.append((("I", "refund", who), _with(s, who, status=FORFEIT)))
+
+    @staticmethod
+    def _asked(s: State, who: str) -> State:
+        """An honest end user whose close is asked for gives up what it does, and claims."""
+        phase = s.c if who == "C" else s.r
+        if phase not in CLAIMS.values():
+            phase = CLAIMS[claim_of(who, phase)]
+        after = _with(s, who, status=ASKED)
+        return after._replace(c=phase) if who == "C" else after._replace(r=phase)
 
     # --- The client
 
@@ -579,10 +593,10 @@ class SessionModel:
         def to(label: str, after: int) -> None:
             out.append(((who, label), s._replace(c=after) if who == "C" else s._replace(r=after)))
 
-        if phase == ON_LEDGER or status != OPEN:
+        if phase == ON_LEDGER or status not in (OPEN, ASKED):
             return
-        if phase in (CLAIM_RT0, CLAIM_NRT, CLAIM_RT1):
-            lock = {CLAIM_RT0: RT0, CLAIM_NRT: NRT, CLAIM_RT1: RT1}[phase]
+        if phase in CLAIMS.values():
+            lock = {after: lock for lock, after in CLAIMS.items()}[phase]
             after = self._post(s, who, lock)
             if who == "R" and lock == NRT:
                 after = self._reveal(after, s.received)
@@ -592,7 +606,7 @@ class SessionModel:
             return
         live = claim_of(who, phase)
         if phase != IDLE:
-            to("give up", {RT0: CLAIM_RT0, NRT: CLAIM_NRT, RT1: CLAIM_RT1}[live])
+            to("give up", CLAIMS[live])
         if not self.cash:
             return
         if phase in (IDLE, closed):

@@ -54,14 +54,18 @@ def open_stage(stage: Rehearsal | None = None) -> World:
 
 
 class SessionPlay(Play):
-    """One play; `late` starts it shortly before T_exp − 2μ."""
+    """One play; `late` starts it shortly before T_exp − 2μ.
+
+    Two for a ledger without a rule: `last_second`, in which a dishonest party that is asked to
+    close answers when the notice ends; `free_lock`, in which sessions are posted with another lock.
+    """
 
     users = "CR"
 
     def __init__(self, world: World, bad: frozenset[str] = frozenset(), *,
-                 late: bool = False) -> None:
+                 late: bool = False, last_second: bool = False, free_lock: bool = False) -> None:
         super().__init__(world, bad)
-        self.late = late
+        self.late, self.last_second, self.free_lock = late, last_second, free_lock
         epoch = DEMO.epoch_at(world.now) + 1
         world.jump(epoch * DEMO.epoch)
         self.expiry = expiry(epoch, DEMO)
@@ -222,8 +226,7 @@ class SessionPlay(Play):
         node, world = self.nodes[who], self.world
         match name:
             case "refund" | "nano_refund":
-                lock = sm.NRT if name == "nano_refund" else rest[0]
-                assert world.transact(node, self.claims[who, lock]), node.reverted
+                self._post(who, self.claims[who, sm.NRT if name == "nano_refund" else rest[0]])
             case "close":
                 self._submit(who, calls.Close)
             case "CashOutRequest":
@@ -257,6 +260,19 @@ class SessionPlay(Play):
                 self._exchange(who, m.ClientCloseRequest)
             case _:
                 self._exchange(who, getattr(m, name))
+
+    def _post(self, who: str, call: Any) -> None:
+        """A dishonest party's claim."""
+        node, world = self.nodes[who], self.world
+        if self.free_lock and isinstance(call, calls.NanoRefund):
+            call = replace(call, nwpk=lock_of(b"\x07" * 32))
+        notice = self._deadline(who) if self.last_second and (
+            self._real_status(who) == sm.ASKED) else 0
+        if notice:
+            world.jump(notice - 1)
+        assert world.transact(node, call), node.reverted
+        if notice:
+            world.jump(notice + 1)
 
     # --- Pieces of a move
 
@@ -358,11 +374,11 @@ class SessionPlay(Play):
                 model["sent"] = K[max(s.sent, 0)]
         if "R" not in self.bad:
             real["r"], model["r"] = self._real_phase("R"), s.r
-            if self.name:
-                real["received"] = nano_pay.received(self.world.r.records, self.name)
-                model["received"] = K[s.proved]
         relay = self.world.r.records.get(Table.SESSION, self.name) if self.name else None
         if relay is not None:
+            if "R" not in self.bad:
+                real["proved"] = nano_pay.received(self.world.r.records, self.name)
+                model["proved"] = K[s.proved]
             self.locks[sm.S_R] = lock_of(relay.session.nwsk)
         if self.i_bad:
             for bit, lock in self.locks.items():
@@ -395,6 +411,7 @@ class SessionPlay(Play):
             model[f"known {bit}"] = bool(s.known & bit) and (real[f"known {bit}"] or not over)
 
     def moved(self, label: Label) -> None:
+        super().moved(label)
         if self.late and label == ("C" if "C" in self.bad or self.i_bad else "I",
                                    "NanoSetupRequest"):
             self.world.jump(self._stage_at(sm.MARGIN_2) - LATE_START)

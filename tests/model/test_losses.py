@@ -27,6 +27,7 @@ from tests.protocol.weak_sessions import (
     closing_late,
     ignored_at,
     k_in_key,
+    lock_not_signed,
     no_close_order,
     no_establishing,
     no_proof_of_k,
@@ -59,6 +60,10 @@ LOSSES: dict[Weak, Loss] = {
     Weak.REVEALED_BEFORE_SETUP: Loss(revealed_is_forgotten, "NanoSetupRequest", "CR"),
     Weak.NO_T_EXP: Loss(unpatched, "reveal", "CR", weak_ledger.NO_T_EXP),
     Weak.NO_CLIENT_DELAY: Loss(unpatched, "deadline", "CR", weak_ledger.NO_CLIENT_DELAY),
+    Weak.ONE_DEADLINE: Loss(unpatched, "refund", "CR", weak_ledger.ONE_DEADLINE,
+                            {"last_second": True}),
+    Weak.NWPK_UNBOUND: Loss(lock_not_signed, "nano_refund", "CR", weak_ledger.NWPK_UNBOUND,
+                            {"free_lock": True}),
 }
 
 EVERY_LOSS = [pytest.param(one, id=one.name.lower()) for one in LOSSES]
@@ -104,7 +109,7 @@ def test_the_intermediary_really_loses_without_this_rule(
         loss.patch(patch, world)
         if loss.ledger:
             weaken(world, loss.ledger)
-        play = SessionPlay(world, frozenset(loss.bad))
+        play = SessionPlay(world, frozenset(loss.bad), **loss.options)
         replay(play, model, by_the_clock(trace.labels))
     end = trace.states[-1]
     relayed = K[model.relayed(end)]
@@ -116,5 +121,6 @@ def test_the_intermediary_really_loses_without_this_rule(
 @pytest.mark.parametrize("weak", EVERY_LOSS)
 def test_with_the_rule_the_play_is_stopped(world: World, weak: Weak) -> None:
     model, trace = escrow_loss(weak)
-    play = SessionPlay(world, frozenset(LOSSES[weak].bad))
-    assert stopped_at(play, model, trace) == LOSSES[weak].stop
+    loss = LOSSES[weak]
+    play = SessionPlay(world, frozenset(loss.bad), **loss.options)
+    assert stopped_at(play, model, trace) == loss.stop

@@ -82,18 +82,24 @@ PLAYS: dict[str, tuple[str, list[Label]]] = {
               *claim("E", CRT), *claim("C", RT1), *TO_EXPIRY, *end("E"), *end("C"), *END]),
 }
 
-QUICK = ("a whole payment, cashed out",
-         "the payer posts what it paid away, and the payee's conditional token refutes it")
+WRITTEN = [pytest.param(one, id=one.replace(" ", "-")) for one in PLAYS]
 
 
-@pytest.mark.parametrize("name", [
-    pytest.param(one, id=one.replace(" ", "-"), marks=[] if one in QUICK else [pytest.mark.long])
-    for one in PLAYS])
+@pytest.mark.parametrize("name", WRITTEN)
 def test_a_written_play(pay_world: World, name: str) -> None:
     bad, labels = PLAYS[name]
     play = PayPlay(pay_world, frozenset(bad))
     made = replay(play, PayModel(frozenset(bad), lag=False), scripted(labels))
     assert made == labels
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_written_play_in_which_everybody_crashes_all_the_time(
+        pay_world: World, name: str) -> None:
+    bad, labels = PLAYS[name]
+    play = PayPlay(pay_world, frozenset(bad), crashing=True)
+    assert replay(play, PayModel(frozenset(bad), lag=False), scripted(labels)) == labels
 
 
 def weight(label: Label) -> float:
@@ -113,7 +119,8 @@ def weight(label: Label) -> float:
 @pytest.mark.long
 @pytest.mark.parametrize("bad", COALITIONS)
 def test_every_kind_of_move(pay_stage: World, bad: frozenset[str]) -> None:
-    cover(pay_stage, PayModel(bad, lag=False), [lambda: PayPlay(pay_stage, bad)], weight)
+    cover(pay_stage, PayModel(bad, lag=False), [
+        lambda: PayPlay(pay_stage, bad), lambda: PayPlay(pay_stage, bad, crashing=True)], weight)
 
 
 @pytest.mark.long

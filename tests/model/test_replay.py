@@ -26,6 +26,9 @@ CLOSE_R = [("R", "RelayCloseRequest"), ("I", "RelayCloseRequest"), ("R", "Refund
            ("I", "RelayCloseReveal"), ("R", "WalletTokenReply")]
 CLOSE_C = [("C", "ClientCloseQuery"), ("I", "ClientCloseQuery"), ("I", "ClientCloseRequest"),
            ("C", "RefundTokenReply"), ("I", "ClientCloseReveal"), ("C", "WalletTokenReply")]
+BAD_SETUP = [("C", "NanoSetupRequest"), ("C", "NanoSetupReveal")]
+JOIN = [("R", "NanoEstablishRequest"), ("I", "NanoEstablishRequest"), ("R", "NanoRefundReply"),
+        ("I", "NanoEstablishReveal"), ("R", "Acknowledged")]
 TO_EXPIRY = [("L", "time", 1), ("L", "time", 2), ("L", "time", 3)]
 
 
@@ -64,15 +67,33 @@ PLAYS: dict[str, tuple[str, list[Label]]] = {
               ("R", "RelayCloseRequest", 0), ("R", "RelayCloseReveal"), ("L", "reveal", 1),
               ("R", "nano_refund", 0), ("I", "refute", "R"), *CLOSE_C, *cash_out("C"),
               *TO_EXPIRY, ("L", "end")]),
+    "the relay takes over a count that the client reveals": (
+        "C", [*BAD_SETUP, *JOIN, ("L", "reveal", 1), *CLOSE_R, *cash_out("R"),
+              ("C", "nano_refund", 0), *TO_EXPIRY, *end("C"), ("L", "end")]),
+    "the client reveals more than the relay closes at": (
+        "C", [*BAD_SETUP, *JOIN, ("C", "nano_refund", 0), CLOSE_R[0], ("L", "reveal", 2),
+              *CLOSE_R[1:], *cash_out("R"), *TO_EXPIRY, *end("C"), ("L", "end")]),
+    "the intermediary tells a count that is too low, refuses, tells another and is silent": (
+        "I", [("C", "NanoSetupRequest"), ("C", "Refusal"), ("C", "NanoSetupRequest"),
+              ("C", "NanoRefundReply"), ("C", "Acknowledged"), ("C", "NanoOffer"),
+              ("R", "NanoEstablishRequest"), ("R", "NanoRefundReply"), ("R", "Acknowledged"),
+              ("C", "NanoAccepted"), *PAY, ("R", "RelayCloseRequest"), ("C", "ClientCloseQuery"),
+              ("C", "ClientCloseCount", 0), ("C", "Refusal"), ("C", "ClientCloseCount", 1),
+              ("C", "RefundTokenReply"), *claim("R", "nano_refund", NRT),
+              *end("R"), *TO_EXPIRY, *claim("C", "refund", RT1), *end("C"), ("L", "end")]),
+    "the intermediary asks both to close in the middle of the session": (
+        "I", [("C", "NanoSetupRequest"), ("C", "NanoRefundReply"), ("C", "Acknowledged"),
+              ("C", "NanoOffer"), ("R", "NanoEstablishRequest"), ("R", "NanoRefundReply"),
+              ("R", "Acknowledged"), ("C", "NanoAccepted"), *PAY, ("I", "request_close", "C"),
+              ("I", "request_close", "R"), ("R", "nano_refund", NRT), ("C", "nano_refund", NRT),
+              *end("R"), *TO_EXPIRY, *end("C"), ("L", "end")]),
 }
 
 
-QUICK = ("a whole session, cashed out", "the relay posts its session after closing it")
+WRITTEN = [pytest.param(one, id=one.replace(" ", "-")) for one in PLAYS]
 
 
-@pytest.mark.parametrize("name", [
-    pytest.param(one, id=one.replace(" ", "-"), marks=[] if one in QUICK else [pytest.mark.long])
-    for one in PLAYS])
+@pytest.mark.parametrize("name", WRITTEN)
 def test_a_written_play(world: World, name: str) -> None:
     bad, labels = PLAYS[name]
     play = SessionPlay(world, frozenset(bad))

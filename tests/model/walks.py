@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Random plays on the real machines, and after them every kind of move that they left out."""
+"""Random plays on the real machines, and after them every move that they left out."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.protocol.world import World
 
 def cover(stage: World, model: Any, begin: Sequence[Callable[[], Play]],
           weight: Callable[[Label], float], *, walks: int = 8) -> None:
-    """Plays of the model until each of its kinds of move was made; `begin` are ways to start one.
+    """Plays of the model until each of its moves was made; `begin` are ways to start one.
 
-    The first are random ones; then comes a shortest way to each kind that is missing, and on at
+    The first are random ones; then comes a shortest way to each move that is missing, and on at
     random.
     """
     rng = random.Random(len(model.bad))
-    first: dict[Label, tuple[Any, Label]] = {}
+    first: dict[Label, Any] = {}
 
     def note(s: Any) -> None:
         for label, _ in model.moves(s):
-            first.setdefault(label, (s, label))
+            first.setdefault(label, s)
 
     every = explore(model, goal=note)
     made: set[Label] = set()
@@ -50,8 +50,8 @@ def cover(stage: World, model: Any, begin: Sequence[Callable[[], Play]],
 
     for number in range(walks):
         play([], begin[number % len(begin)])
-    for kind, (state, label) in first.items():
-        if kind not in made:
+    for label, state in first.items():
+        if label not in made:
             play([*every.trace_to(state).labels, label], begin[0])
     print(f"{sorted(model.bad)}: {len(lengths)} plays of {min(lengths)} to {max(lengths)} moves, "
           f"all {len(made)} moves")
