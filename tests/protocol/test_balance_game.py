@@ -19,7 +19,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.protocol.balance_machine import COALITIONS, Tally
 from tests.protocol.balance_rules import Game
-from tests.protocol.balance_scripts import NOTICED, REFUSALS, Move
+from tests.protocol.balance_scripts import NOTICED, REFUSALS, Move, move, session
 from tests.protocol.board import Board, open_board
 from tests.protocol.weak_sessions import SESSIONS
 
@@ -110,3 +110,11 @@ def test_the_game_notices_a_rule_that_is_left_out(
         weakening.patch(patch, board)
         with pytest.raises(AssertionError, match="short of the floor by {'I'"):
             scripted(board, bad, moves, end=True)
+
+
+def test_a_count_on_the_ledger_is_no_payment_to_a_relay_that_is_closing(board: Board) -> None:
+    """R takes the proof over, but it is owed what it asked to close at, for that is what it was
+    paid."""
+    scripted(board, "C", (
+        session(2, 3), move("nano_close_r", at=0, few=0), move("reveal", at=0, k=16),
+        move("retry")), end=True)
