@@ -192,7 +192,9 @@ class Relay(EndUserMachine):
 
     @staticmethod
     def _on_revealed(records: Records, event: Revealed) -> None:
-        """The ledger proves more payments of a session than a relay out of a backup can."""
+        """The ledger proves more payments of a session than this relay can: one out of a backup,
+        or whose client reveals what it has not paid. A late close is at the ledger's count only.
+        """
         best = proved(records, event.terms_hash)
         if event.k_r == event.k_c > best.k and isinstance(
                 records.get(Table.SESSION, event.terms_hash), RelaySession):
