@@ -192,7 +192,8 @@ class Relay(EndUserMachine):
 
     @staticmethod
     def _on_revealed(records: Records, event: Revealed) -> None:
-        """The ledger proves more payments of a session than a relay out of a backup can.
+        """The ledger proves more payments of a session than this relay can: one out of a backup,
+        or whose client reveals what it has not paid. A late close is at the ledger's count only.
 
         What is proved after the relay has asked for its close was not paid to it: the count of the
         close stands.

@@ -40,19 +40,24 @@ relay held before is never worth more than what it holds after; the last moment 
 because a relay that joins late can close only at what the ledger knows; and the payee's posted
 wallet at the joining of a hidden payment, because PayeeReveal refuses it.
 
-**What ties it to the code.** `session_replay` plays moves of the session model on the real
-machines, the real ledger and real cryptography. After each it compares the phases of C, R and I,
-I's count and revoked secrets, its view of the ledger, k_C and k_R, and the channels' status; at the
-end all accounts, to the unit (`test_replay`). `test_losses` takes five rules out of the real
-machines and plays the model's loss: the real I loses, and with the rule the machines stop the play
-where the model says.
+**What ties it to the code.** `session_replay` and `pay_replay` play moves of the models on the real
+machines, the real ledger and real cryptography, for every coalition; what both share is `play`.
+After each move they compare the phases of the honest users, I's record of the session or of the two
+legs, its revoked secrets, its view of the ledger, k_C and k_R, and the channels' status; at the end
+all accounts, to the unit. Plays are written ones, random walks, a shortest way to every move that
+these left out, and the longest shortest plays (`walks`, `test_replay`, `test_pay_replay`); payments
+also with everybody honest killed after every move. A dishonest I has its keys and keeps no rule
+(`lawless`): what it was told is compared instead of its records. `test_losses` and
+`test_pay_losses` take eighteen rules out of the real machines or contracts and play the model's
+loss: somebody honest really loses, and with the rule the play is stopped where the model says.
 
 **What it does not prove.** One session, one channel of each role, two payments: nothing about
 several sessions that share a lock, a nonce, an nT or a hash chain, nor about a second session of a
-wallet. No crashes and old backups, no opening of groups, no guard channels, no tax beyond one unit
-per payment, no escrow caps, no gas and bonds, no anonymity. The plays with a dishonest I are not
-replayed, nor those of the hidden payment. Outside both models, since they are about algebra or
-the ledger's arithmetic: the role of a close taken from a sign, Ỹ0 in a request, a tax rate by
-session, a second registration of I's key. `tests/protocol/test_weakenings` leaves these and all the
-others out of the real code, and `tests/protocol/test_balance_game` plays every coalition on it.
+wallet. No old backups, no opening of groups, no guard channels, no tax beyond one unit per payment,
+no escrow caps, no gas and bonds, no anonymity. Crashes are replayed in payments only, a late I in
+no play, and no model has a dishonest I that asks an honest payer or payee to close. Outside both
+models, since they are about algebra or the ledger's arithmetic: the role of a close taken from a
+sign, Ỹ0 in a request, a tax rate by session, a second registration of I's key.
+`tests/protocol/test_weakenings` leaves these and all the others out of the real code, and
+`tests/protocol/test_balance_game` plays every coalition on it.
 """

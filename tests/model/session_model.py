@@ -40,6 +40,9 @@ OPEN, ASKED, SOON, LATER, OVERDUE, RESOLVED, REFUTED, FORFEIT = range(8)
 # --- What a channel was claimed with. RT1 + i is the i-th token of a close.
 NOTHING, RT0, NRT, NRT_FREE, CASH_0, CASH_1, RT1 = range(7)
 
+CLAIMS = {RT0: CLAIM_RT0, NRT: CLAIM_NRT, RT1: CLAIM_RT1}
+"""What an honest end user claims with → its phase while it does."""
+
 # --- Secrets that I knows, and whether nrt_R has been given out.
 W0_C, S_C, W0_R, S_R, NRT_R_OUT = 1, 2, 4, 8, 16
 
@@ -69,6 +72,10 @@ class State(NamedTuple):
     # The honest relay.
     r: int = IDLE
     received: int = 0
+    proved: int = 0
+    """What it can prove: what it has received, or more that the ledger proved to it."""
+    r_k: int = 0
+    """The count of its close."""
     # Counts of the refund tokens that closes were answered with, in order.
     c_tokens: tuple[int, ...] = ()
     r_tokens: tuple[int, ...] = ()
@@ -176,11 +183,12 @@ class SessionModel:
         return s._replace(r_status=status, r_lock=lock)
 
     def _reveal(self, s: State, k: int) -> State:
-        """The registry: k_C always, k_R until T_exp."""
+        """The registry: k_C always, k_R until T_exp. A relay in a session takes the proof over."""
         if k <= s.k_c:
             return s
         in_time = s.t < EXPIRED_T or Weak.NO_T_EXP in self.weak
-        return s._replace(k_c=k, k_r=k if in_time else s.k_r)
+        learns = in_time and not self.r_bad and s.r != IDLE and k > s.proved
+        return s._replace(k_c=k, k_r=k if in_time else s.k_r, proved=k if learns else s.proved)
 
     def _preimages(self, s: State) -> int:
         """The largest count that the coalition can prove."""
@@ -213,7 +221,7 @@ class SessionModel:
                     out.append((("L", "deadline", who), _with(s, who, status=OVERDUE)))
             elif status == OVERDUE:
                 out.append((("L", "resolve", who), self._resolve(s, who, lock)))
-            elif status == ASKED:
+            elif status == ASKED and who in self.bad:
                 out.append((("L", "forfeit", who), _with(s, who, status=FORFEIT)))
 
     def _duty(self, s: State, who: str, lock: int) -> bool:
@@ -239,7 +247,7 @@ class SessionModel:
         else:
             tokens = s.c_tokens if who == "C" else s.r_tokens
             if who not in self.bad:
-                tokens = (s.c_k,) if who == "C" else (s.received,)
+                tokens = (s.c_k,) if who == "C" else (s.r_k,)
             paid = tokens[-1 if lock == CASH_1 else lock - RT1]
         return _with(s, who, status=RESOLVED, paid=paid)
 
@@ -381,8 +389,19 @@ class SessionModel:
             if self._refutable(s, who):
                 out.append((("I", "refute", who), _with(s, who, status=REFUTED)))
             status = s.c_status if who == "C" else s.r_status
+            if status == OPEN:
+                out.append((("I", "request_close", who), self._asked(s, who)))
             if status == OPEN and Weak.OWN_CLOSE in self.weak:
                 out.append((("I", "refund", who), _with(s, who, status=FORFEIT)))
+
+    @staticmethod
+    def _asked(s: State, who: str) -> State:
+        """An honest end user whose close is asked for gives up what it does, and claims."""
+        phase = s.c if who == "C" else s.r
+        if phase not in CLAIMS.values():
+            phase = CLAIMS[claim_of(who, phase)]
+        after = _with(s, who, status=ASKED)
+        return after._replace(c=phase) if who == "C" else after._replace(r=phase)
 
     # --- The client
 
@@ -513,21 +532,21 @@ class SessionModel:
                 to("NanoRefundReply", R_REVEALING,
                    known=s.known | (W0_R if self.i_bad else 0))
             elif after is None:
-                to("Refusal", IDLE)
+                to("Refusal", IDLE, proved=0)
             if self.i_bad:
-                to("Refusal", IDLE)
+                to("Refusal", IDLE, proved=0)
         elif r == R_REVEALING:
             answer("NanoEstablishReveal", self._answer_establish_reveal(s))
             if self.i_bad or s.phase >= ESTABLISHED:
                 to("Acknowledged", R_ACTIVE)
         elif r == R_ACTIVE:
             in_time = s.t == EARLY or Weak.LATE_PAYMENT in self.weak
-            if in_time and s.received < (self.n if self.c_bad else s.sent):
-                to("NanoPayment", R_ACTIVE, received=s.received + 1)
-            to("RelayCloseRequest", R_CLOSING,
-               best=max(s.best, s.received) if self.i_bad else s.best)
+            if in_time and s.proved < (self.n if self.c_bad else s.sent):
+                to("NanoPayment", R_ACTIVE, received=s.proved + 1, proved=s.proved + 1)
+            to("RelayCloseRequest", R_CLOSING, r_k=s.proved,
+               best=max(s.best, s.proved) if self.i_bad else s.best)
         elif r == R_CLOSING:
-            answer("RelayCloseRequest", self._answer_relay_close(s, s.received, s.received))
+            answer("RelayCloseRequest", self._answer_relay_close(s, s.r_k, s.r_k))
             if self.i_bad or s.phase == RELAY_CLOSING:
                 to("RefundTokenReply", R_REVOKED, known=s.known | (S_R if self.i_bad else 0))
         elif r == R_REVOKED:
@@ -574,10 +593,10 @@ class SessionModel:
         def to(label: str, after: int) -> None:
             out.append(((who, label), s._replace(c=after) if who == "C" else s._replace(r=after)))
 
-        if phase == ON_LEDGER or status != OPEN:
+        if phase == ON_LEDGER or status not in (OPEN, ASKED):
             return
-        if phase in (CLAIM_RT0, CLAIM_NRT, CLAIM_RT1):
-            lock = {CLAIM_RT0: RT0, CLAIM_NRT: NRT, CLAIM_RT1: RT1}[phase]
+        if phase in CLAIMS.values():
+            lock = {after: lock for lock, after in CLAIMS.items()}[phase]
             after = self._post(s, who, lock)
             if who == "R" and lock == NRT:
                 after = self._reveal(after, s.received)
@@ -587,7 +606,7 @@ class SessionModel:
             return
         live = claim_of(who, phase)
         if phase != IDLE:
-            to("give up", {RT0: CLAIM_RT0, NRT: CLAIM_NRT, RT1: CLAIM_RT1}[live])
+            to("give up", CLAIMS[live])
         if not self.cash:
             return
         if phase in (IDLE, closed):

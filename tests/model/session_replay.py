@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """A play of the session model on the real machines and the real ledger, move by move.
 
-`perform` makes one move of the model happen in a `World`, `check` compares what the model says of
-the state afterwards with what the machines and the ledger hold, `check_money` the outcome. I is
-honest here and sees every block at once. The machines of dishonest parties make their messages,
-but do not follow the ledger, and post what they ever held.
+See `play`. An honest I sees every block at once. The machines of dishonest parties make their
+messages, but do not follow the ledger, and post what they ever held. A dishonest I signs all that
+it is asked for, or refuses it (`lawless`).
 
-One payment of the model is K[1], two are K[2] real ones. Model time jumps: nobody looks at its
-clock, so nothing happens that is no move.
+One payment of the model is K[1], two are K[2] real ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -29,15 +26,16 @@ from offchain.protocol import (
     wallet as wallets,
 )
 from offchain.protocol.end_user import Duty
+from offchain.protocol.errors import RefusalCode
 from offchain.protocol.moment import expiry
-from offchain.protocol.outbox import Tell
 from offchain.protocol.records import Table
 from offchain.protocol.sessions import ClientPhase, Deadline, Session
 from offchain.protocol.wallet import Proved
 from tests.model import session_model as sm
 from tests.model.checker import Label
+from tests.model.play import Play
 from tests.model.session_model import State
-from tests.protocol.world import CLIENT_DEPOSIT, DELTA_R, MU, PRICE, RELAY_FUND, World
+from tests.protocol.world import CLIENT_DEPOSIT, DELTA_R, PRICE, RELAY_FUND, World
 
 K = {0: 0, 1: 20, 2: DEMO.n}
 """Payments of the model → real payments, across a checkpoint and up to a full session."""
@@ -46,119 +44,93 @@ LATE_START = 45
 """How long before the first stage ends a late play begins, in seconds: then a deadline of a claim
 from before T_exp − 2μ passes only after T_exp."""
 
-REQUESTED, UNTOUCHED, SETTLED = 1, 5, 6
 
-
-def open_stage() -> World:
+def open_stage(stage: Rehearsal | None = None) -> World:
     """A world with one channel of the client's and one of the relay's."""
-    world = World(Rehearsal(), IssuerKey.generate())
+    world = World(stage or Rehearsal(), IssuerKey.generate())
     world.open(world.c, deposit=CLIENT_DEPOSIT, fund=0, count=1)
     world.open(world.r, deposit=0, fund=RELAY_FUND, count=1)
     return world
 
 
-class SessionPlay:
-    """One play; `late` starts it shortly before T_exp − 2μ."""
+class SessionPlay(Play):
+    """One play; `late` starts it shortly before T_exp − 2μ.
+
+    Two for a ledger without a rule: `last_second`, in which a dishonest party that is asked to
+    close answers when the notice ends; `free_lock`, in which sessions are posted with another lock.
+    """
+
+    users = "CR"
 
     def __init__(self, world: World, bad: frozenset[str] = frozenset(), *,
-                 late: bool = False) -> None:
-        self.world, self.bad, self.late = world, bad, late
-        self.nodes = {"C": world.c, "R": world.r, "I": world.i}
-        self.cids = {who: self.nodes[who].cids()[0] for who in "CR"}
+                 late: bool = False, last_second: bool = False, free_lock: bool = False) -> None:
+        super().__init__(world, bad)
+        self.late, self.last_second, self.free_lock = late, last_second, free_lock
         epoch = DEMO.epoch_at(world.now) + 1
         world.jump(epoch * DEMO.epoch)
-        self.t_exp = expiry(epoch, DEMO)
+        self.expiry = expiry(epoch, DEMO)
         self.locks = {sm.W0_C: world.c.wallet(self.cids["C"]).wpk,
                       sm.W0_R: world.r.wallet(self.cids["R"]).wpk}
         self.claims: dict[tuple[str, int], Any] = {}
-        self.asked: set[str] = set()
-        self.terms = b""
         self.seed = b""
         self.nano_terms: Any = None
-        self.wealth = {who: world.wealth(node) for who, node in self.nodes.items()}
         self.tax = world.tax()
         self.untouched = world.c.records.copy()
+        self.active: Any = None
+        """A dishonest relay's records before it closed for the first time."""
         if "C" in bad:
             # Its terms exist from the start: it may offer or reveal them before it sets them up.
             self._start_setup()
             world.wire.clear()
-        for who in bad:
-            self.nodes[who].follows = False
+        self._deafen()
+        for who in bad - {"I"}:
             self._collect(who)
 
     # --- One move
 
     def possible(self, label: Label, s: State) -> bool:
-        """Whether the move fits the real clock, on which deadlines have an order."""
-        late = [who for who, status in (("C", s.c_status), ("R", s.r_status))
-                if status in (sm.SOON, sm.LATER) and self._real_status(who) == sm.OVERDUE]
-        if late:
-            # Every transaction takes a second: the model follows a deadline that has passed.
-            return label[1] == "deadline" and label[2] in late
+        if not super().possible(label, s):
+            return False
         match label:
-            case ("L", "time", stage):
-                return all(self._deadline(who) > self._stage_at(stage) for who in "CR"
-                           if self._real_status(who) == sm.SOON)
-            case ("L", "deadline" | "forfeit", who):
-                mine, other = self._deadline(who), "R" if who == "C" else "C"
-                if self._real_status(other) in (sm.SOON, sm.ASKED) and (
-                        self._deadline(other) < mine):
-                    return False
-                return s.t == sm.EXPIRED_T or mine + 2 < self._stage_at(s.t + 1)
             case ("I", "NanoSetupRequest") | ("C", "NanoSetupRequest") if (
                     label[0] == "I" or "C" in self.bad):
                 # Terms are taken in their epoch only.
-                return expiry(DEMO.epoch_at(self.world.now), DEMO) == self.t_exp
+                return expiry(DEMO.epoch_at(self.world.now), DEMO) == self.expiry
             case ("R", "NanoEstablishRequest") if not self.bad & {"C", "R"}:
                 return any(one.kind == "tell" and one.item.pcmd == m.NanoOffer.PCMD
                            for one in self.world.wire)
+            case ("C", "CashOutRequest") if s.c == sm.IDLE:
+                # A wallet whose set-up was refused is not shown again beside its channel.
+                wallet = self.world.c.wallet(self.cids["C"])
+                return not (isinstance(wallet, wallets.Idle) and wallet.shown)
         return True
 
     def perform(self, label: Label, before: State) -> None:
-        """Make the move happen."""
         who = label[0]
-        if who == "L":
-            self._on_ledger(label, before)
+        if label[:2] == ("L", "reveal"):
+            assert self.world.transact(self.world.e, calls.Reveal(
+                self.nano_terms, *self._proof(K[label[2]])))
+        elif who == "L":
+            self._on_ledger(label)
         elif who == "I":
             self._intermediary(label)
         elif who in self.bad:
-            self._dishonest(label)
+            self._dishonest(label, before)
         elif who == "C":
             self._client(label, before)
         else:
             self._relay(label, before)
-        for one in self.bad:
+        for one in self.bad - {"I"}:
             self._collect(one)
-
-    def _on_ledger(self, label: Label, before: State) -> None:
-        world = self.world
-        match label:
-            case (_, "time", stage):
-                world.jump(self._stage_at(stage))
-            case (_, "deadline", who):
-                if world.now <= self._deadline(who):
-                    world.jump(self._deadline(who) + 1)
-            case (_, "resolve", who):
-                assert world.transact(world.e, calls.Resolve(self.cids[who]))
-            case (_, "forfeit", who):
-                world.jump(self._deadline(who) + 1)
-                assert world.transact(world.e, calls.Resolve(self.cids[who]))
-            case (_, "reveal", k):
-                assert world.transact(world.e, calls.Reveal(
-                    self.nano_terms, *self._proof(K[k])))
 
     def _intermediary(self, label: Label) -> None:
         match label:
             case (_, "refute", who):
-                self._submit("I", calls.Refute, self.cids[who])
+                self._refute(who)
             case (_, "reveal", _):
                 self._submit("I", calls.Reveal)
             case (_, "request_close", who):
-                world = self.world
-                world.act(world.i, lambda records, moment: world.i.machine.request_close(
-                    records, self.cids[who]))
-                self._submit("I", calls.RequestClose, self.cids[who])
-                self.asked.add(who)
+                self._request_close(who)
             case (_, "CashOutRequest", who):
                 self._request(who, m.CashOutRequest)
             case (_, "ClientCloseQuery"):
@@ -176,20 +148,21 @@ class SessionPlay:
             case "NanoSetupRequest":
                 self._start_setup()
             case "NanoOffer":
-                world.offer(self.terms)
+                world.offer(self.name)
             case "NanoAccepted" if "R" in self.bad:
-                self._word("R", "C", m.NanoAccepted(self.terms))
+                self._word("R", "C", m.NanoAccepted(self.name))
             case "NanoAccepted":
                 self._tell("R", m.NanoAccepted)
             case "NanoPayment":
                 for _ in range(K[before.sent], K[before.sent + 1]):
                     world.act(c, lambda records, moment: c.machine.nano_pay(
-                        records, moment, self.terms))
+                        records, moment, self.name))
             case "ClientCloseQuery":
-                world.act(c, lambda records, moment: c.machine.nano_close(records, self.terms))
+                world.act(c, lambda records, moment: c.machine.nano_close(records, self.name))
             case "Refusal":
-                self._request("C", m.ClientCloseRequest)
-                self._reply("C", m.Refusal)
+                self._refused("C", m.ClientCloseRequest)
+            case "ClientCloseCount":
+                self._told("C", m.ClientCloseCount(*self._proof(K[label[2]])))
             case _:
                 self._end_user(label)
 
@@ -201,20 +174,19 @@ class SessionPlay:
             case "NanoEstablishRequest":
                 self._tell("C", m.NanoOffer)
             case "NanoPayment":
-                for k in range(K[before.received] + 1, K[before.received + 1] + 1):
+                for k in range(K[before.proved] + 1, K[before.proved + 1] + 1):
                     if "C" in self.bad:
                         self._word("C", "R", self._payment(k))
                     else:
                         self._tell("C", m.NanoPayment)
             case "RelayCloseRequest":
-                world.act(r, lambda records, moment: r.machine.nano_close(records, self.terms))
+                world.act(r, lambda records, moment: r.machine.nano_close(records, self.name))
             case "reveal":
                 world.act(r, lambda records, moment: r.machine._on_due(
-                    records, moment, Deadline(Duty.REVEAL, self.terms)))
+                    records, moment, Deadline(Duty.REVEAL, self.name)))
                 self._submit("R", calls.Reveal)
             case "Refusal":
-                self._request("R", m.NanoEstablishRequest)
-                self._reply("R", m.Refusal)
+                self._refused("R", m.NanoEstablishRequest)
             case _:
                 self._end_user(label)
 
@@ -233,16 +205,28 @@ class SessionPlay:
                     records, cid >> 8))
             case "close":
                 self._submit(who, calls.Close)
+            case _ if self.i_bad:
+                self._told(who, self.lawless.answer(self._open_request(who)))
             case _:
                 self._reply(who, getattr(m, name))
 
-    def _dishonest(self, label: Label) -> None:
+    def _refused(self, who: str, kind: type[Any]) -> None:
+        """The request is refused: by the rules, or because a dishonest I likes to."""
+        if self.i_bad:
+            asked = self._open_request(who)
+            code = RefusalCode.CLAIM if isinstance(asked, m.ClientCloseRequest) else (
+                RefusalCode.TERMS)
+            self._told(who, self.lawless.refusal(asked, code))
+            return
+        self._request(who, kind)
+        self._reply(who, m.Refusal)
+
+    def _dishonest(self, label: Label, before: State) -> None:
         who, name, *rest = label
         node, world = self.nodes[who], self.world
         match name:
             case "refund" | "nano_refund":
-                lock = sm.NRT if name == "nano_refund" else rest[0]
-                assert world.transact(node, self.claims[who, lock]), node.reverted
+                self._post(who, self.claims[who, sm.NRT if name == "nano_refund" else rest[0]])
             case "close":
                 self._submit(who, calls.Close)
             case "CashOutRequest":
@@ -258,9 +242,15 @@ class SessionPlay:
                     records, replace(moment, now=self._stage_at(sm.MARGIN_2) - 1), offer))
                 self._exchange(who, m.NanoEstablishRequest)
             case "RelayCloseRequest":
+                k = rest[0]
+                invented = "C" not in self.bad and k > max(before.sent, before.k_c)
+                best = Proved(K[k], b"\x01" * 32, ()) if invented else Proved(*self._proof(K[k]))
+                self.active = self.active or node.records.copy()
+                node.records = self.active.copy()
+                node.requests.clear()
                 world.act(node, lambda records, moment: records.put(
-                    Table.PAYMENT, self.terms, Proved(*self._proof(K[rest[0]])))
-                    or node.machine.nano_close(records, self.terms))
+                    Table.PAYMENT, self.name, best)
+                    or node.machine.nano_close(records, self.name))
                 self._exchange(who, m.RelayCloseRequest)
             case "ClientCloseQuery":
                 self._query()
@@ -271,26 +261,39 @@ class SessionPlay:
             case _:
                 self._exchange(who, getattr(m, name))
 
+    def _post(self, who: str, call: Any) -> None:
+        """A dishonest party's claim."""
+        node, world = self.nodes[who], self.world
+        if self.free_lock and isinstance(call, calls.NanoRefund):
+            call = replace(call, nwpk=lock_of(b"\x07" * 32))
+        notice = self._deadline(who) if self.last_second and (
+            self._real_status(who) == sm.ASKED) else 0
+        if notice:
+            world.jump(notice - 1)
+        assert world.transact(node, call), node.reverted
+        if notice:
+            world.jump(notice + 1)
+
     # --- Pieces of a move
 
     def _start_setup(self) -> None:
         world = self.world
-        self.terms = world.start_setup(self.cids["C"])
-        world.routes[self.terms] = {"C": "R", "R": "C"}
-        current = world.c.records.get(Table.SESSION, self.terms)
+        self.name = world.start_setup(self.cids["C"])
+        world.routes[self.name] = {"C": "R", "R": "C"}
+        current = world.c.records.get(Table.SESSION, self.name)
         self.seed, self.nano_terms = current.seed, current.session.terms
-        self.t_exp = current.session.terms.t_exp
+        self.expiry = current.session.terms.t_exp
         self.locks[sm.S_C] = lock_of(current.session.nwsk)
         if "C" in self.bad:
             # It takes every count that can be proved for one that it sent.
             world.act(world.c, lambda records, moment: records.put(
-                Table.SESSION, self.terms, replace(current, sent=DEMO.n)) or [])
+                Table.SESSION, self.name, replace(current, sent=DEMO.n)) or [])
 
     def _query(self) -> None:
         """Ask for the count as it is now."""
         world, c = self.world, self.world.c
-        if c.records.get(Table.SESSION, self.terms).phase is not ClientPhase.QUERYING:
-            world.act(c, lambda records, moment: c.machine.nano_close(records, self.terms))
+        if c.records.get(Table.SESSION, self.name).phase is not ClientPhase.QUERYING:
+            world.act(c, lambda records, moment: c.machine.nano_close(records, self.name))
         self._drop(lambda one: one.kind == "reply" and one.target == "C")
         self._request("C", m.ClientCloseQuery)
 
@@ -304,39 +307,6 @@ class SessionPlay:
             old = found.wpk == self.locks[sm.W0_C if who == "C" else sm.W0_R]
             self.claims.setdefault((who, sm.RT0 if old else sm.RT1), found)
 
-    def _drop(self, match: Callable[[Any], bool]) -> None:
-        for one in [one for one in self.world.wire if match(one)]:
-            self.world.wire.remove(one)
-
-    def _deliver(self, what: str, match: Callable[[Any], bool]) -> None:
-        found = next((one for one in self.world.wire if match(one)), None)
-        assert found is not None, f"nobody has sent {what}"
-        self.world.wire.remove(found)
-        self.world._deliver(found)
-
-    def _request(self, who: str, kind: type[Any]) -> None:
-        node = self.nodes[who]
-        for conversation, request in node.requests.items():
-            if request.pcmd == kind.PCMD:
-                self.world._ask(node, conversation)
-        self._deliver(kind.__name__, lambda one: one.kind == "request"
-                      and one.source == node.name and one.item.pcmd == kind.PCMD)
-
-    def _reply(self, who: str, kind: type[Any]) -> None:
-        self._deliver(kind.__name__, lambda one: one.kind == "reply"
-                      and one.target == self.nodes[who].name and one.item[1] == kind.PCMD)
-        assert not self.nodes[who].complaints, self.nodes[who].complaints
-
-    def _tell(self, source: str, kind: type[Any]) -> None:
-        self._deliver(kind.__name__, lambda one: one.kind == "tell"
-                      and one.source == source and one.item.pcmd == kind.PCMD)
-
-    def _word(self, source: str, target: str, message: Any) -> None:
-        """Something that a dishonest party says without its machine."""
-        self.world._take_word(self.nodes[source], self.nodes[target],
-                              Tell(self.terms, *m.pack(message)))
-        assert not self.nodes[target].complaints, self.nodes[target].complaints
-
     def _exchange(self, who: str, kind: type[Any]) -> None:
         """A dishonest party's request and, unless it is refused, the reply."""
         node = self.nodes[who]
@@ -349,14 +319,6 @@ class SessionPlay:
             self.world._deliver(one)
         assert not node.complaints, node.complaints
 
-    def _submit(self, who: str, kind: type[Any], cid: int | None = None) -> None:
-        node = self.nodes[who]
-        reverted = len(node.reverted)
-        self._deliver(kind.__name__, lambda one: one.kind == "submit"
-                      and one.source == node.name and isinstance(one.item.call, kind)
-                      and (cid is None or one.item.call.cid == cid))
-        assert len(node.reverted) == reverted, node.reverted
-
     def _chain(self) -> HashChain:
         return nano_pay.chain_of(self.seed, DEMO.n)
 
@@ -368,28 +330,12 @@ class SessionPlay:
         return m.NanoPayment(k, self._chain().value(k),
                              tuple(self._chain().path(k)) if k % 16 == 0 else ())
 
-    def _stage_at(self, stage: int) -> int:
-        return self.t_exp + {sm.MARGIN_2: -2 * MU, sm.MARGIN_1: -MU, sm.EXPIRED_T: 1}[stage]
-
     # --- What the real state is, in the model's words
-
-    def _channel(self, who: str) -> Any:
-        return self.world.stage.ledger.functions.channel(self.cids[who]).call()
-
-    def _deadline(self, who: str) -> int:
-        return int(self._channel(who)[1])
-
-    def _real_status(self, who: str) -> int:
-        """SOON stands for every claim whose deadline runs, RESOLVED for every way to be over."""
-        status = self._channel(who)[0]
-        if status in (UNTOUCHED, REQUESTED, SETTLED):
-            return {UNTOUCHED: sm.OPEN, REQUESTED: sm.ASKED, SETTLED: sm.RESOLVED}[status]
-        return sm.OVERDUE if self.world.now > self._deadline(who) else sm.SOON
 
     def _real_phase(self, who: str) -> int:
         """An honest end user's phase: its wallet's class, and within a session the session's."""
         node, cid = self.nodes[who], self.cids[who]
-        session = node.records.get(Table.SESSION, self.terms) if self.terms else None
+        session = node.records.get(Table.SESSION, self.name) if self.name else None
         closed = sm.C_CLOSED if who == "C" else sm.R_CLOSED
         over = session is not None and session.phase == closed
         match node.wallet(cid):
@@ -413,117 +359,87 @@ class SessionPlay:
                 return sm.ON_LEDGER
 
     def check(self, s: State) -> None:
-        """The model's state and the real one agree."""
-        session = self.world.i.records.get(Table.SESSION, self.terms) if self.terms else None
-        found = isinstance(session, Session)
-        real = {
-            "phase": int(session.phase) if found else sm.NONE,
-            "leg": int(session.client_leg) if found else sm.LEG_OPEN,
-            "best": session.best.k if found else 0,
-            "c_status": self._real_status("C"),
-            "r_status": self._real_status("R"),
-        }
-        model = {
-            "phase": s.phase, "leg": s.leg, "best": K[s.best],
-            "c_status": self._coarse("C", s.c_status), "r_status": self._coarse("R", s.r_status),
-        }
-        if found:
-            real |= {"seen_k": session.ledger.k, "seen_k_r": session.ledger_k_r}
-            model |= {"seen_k": K[max(s.seen_k, 0)], "seen_k_r": K[s.seen_k_r]}
-        if self.terms:
-            real["k"] = tuple(
-                self.world.stage.ledger.functions.claims(self.terms).call())
+        real: dict[str, Any] = {"c_status": self._real_status("C"),
+                                "r_status": self._real_status("R")}
+        model: dict[str, Any] = {"c_status": self._coarse("C", s.c_status),
+                                 "r_status": self._coarse("R", s.r_status)}
+        if self.name:
+            real["k"] = self._view("k", lambda: tuple(
+                self.world.stage.ledger.functions.claims(self.name).call()))
             model["k"] = (K[s.k_c], K[s.k_r])
         if "C" not in self.bad:
             real["c"], model["c"] = self._real_phase("C"), s.c
             if sm.C_OFFERED <= s.c <= sm.C_CLOSED:
-                real["sent"] = self.world.c.records.get(Table.SESSION, self.terms).sent
+                real["sent"] = self.world.c.records.get(Table.SESSION, self.name).sent
                 model["sent"] = K[max(s.sent, 0)]
         if "R" not in self.bad:
             real["r"], model["r"] = self._real_phase("R"), s.r
-            if self.terms:
-                real["received"] = nano_pay.received(self.world.r.records, self.terms)
-                model["received"] = K[s.received]
-        relay = self.world.r.records.get(Table.SESSION, self.terms) if self.terms else None
+        relay = self.world.r.records.get(Table.SESSION, self.name) if self.name else None
         if relay is not None:
+            if "R" not in self.bad:
+                real["proved"] = nano_pay.received(self.world.r.records, self.name)
+                model["proved"] = K[s.proved]
             self.locks[sm.S_R] = lock_of(relay.session.nwsk)
-        # What was revoked is forgotten when no channel is left that could be claimed with it.
-        over = self._real_status("C") == self._real_status("R") == sm.RESOLVED
-        for bit, lock in self.locks.items():
-            real[f"known {bit}"] = answering.lock_state(self.world.i.records, lock).revoked
-            model[f"known {bit}"] = bool(s.known & bit) and (real[f"known {bit}"] or not over)
+        if self.i_bad:
+            for bit, lock in self.locks.items():
+                if ("C" if bit in (sm.W0_C, sm.S_C) else "R") not in self.bad:
+                    real[f"known {bit}"] = lock in self.heard
+                    model[f"known {bit}"] = bool(s.known & bit)
+        else:
+            self._check_intermediary(s, real, model)
         assert real == model, {one: (real[one], model[one])
                                for one in real if real[one] != model[one]}
         if s.t < sm.EXPIRED_T:
             assert self.world.now < self._stage_at(s.t + 1), "the real clock is in another stage"
 
-    def _coarse(self, who: str, status: int) -> int:
-        if status in (sm.SOON, sm.LATER):
-            return sm.OVERDUE if self._real_status(who) == sm.OVERDUE else sm.SOON
-        return sm.RESOLVED if status in (sm.REFUTED, sm.FORFEIT) else status
+    def _check_intermediary(self, s: State, real: dict[str, Any], model: dict[str, Any]) -> None:
+        session = self.world.i.records.get(Table.SESSION, self.name) if self.name else None
+        found = isinstance(session, Session)
+        real |= {"phase": int(session.phase) if found else sm.NONE,
+                 "leg": int(session.client_leg) if found else sm.LEG_OPEN,
+                 "best": session.best.k if found else 0}
+        model |= {"phase": s.phase, "leg": s.leg, "best": K[s.best]}
+        if found:
+            # A count that was on the ledger before Setup is not told again.
+            told = s.seen_k >= 0
+            real |= {"seen_k": session.ledger.k, "seen_k_r": session.ledger_k_r}
+            model |= {"seen_k": K[max(s.seen_k, 0)], "seen_k_r": K[s.seen_k_r] if told else 0}
+        # What was revoked is forgotten when no channel is left that could be claimed with it.
+        over = self._real_status("C") == self._real_status("R") == sm.RESOLVED
+        for bit, lock in self.locks.items():
+            real[f"known {bit}"] = answering.lock_state(self.world.i.records, lock).revoked
+            model[f"known {bit}"] = bool(s.known & bit) and (real[f"known {bit}"] or not over)
+
+    def moved(self, label: Label) -> None:
+        super().moved(label)
+        if self.late and label == ("C" if "C" in self.bad or self.i_bad else "I",
+                                   "NanoSetupRequest"):
+            self.world.jump(self._stage_at(sm.MARGIN_2) - LATE_START)
+
+    # --- Money
+
+    def claimed(self, who: str, s: State) -> bool:
+        lock = s.c_lock if who == "C" else s.r_lock
+        return lock not in (sm.NOTHING, sm.CASH_0, sm.CASH_1)
 
     def check_money(self, s: State) -> None:
-        """The accounts at the end are what the model's outcome says, to the unit."""
         world = self.world
         to_c, whole_c = self._paid(s.c_status, CLIENT_DEPOSIT - PRICE * K[s.c_paid]), CLIENT_DEPOSIT
         to_r, whole_r = self._paid(s.r_status, DELTA_R * K[s.r_paid]), RELAY_FUND
         tax = to_r * TAX_RATE_BP // 10_000
-        bond = {who: DEMO.close_bond if who in self.asked and status != sm.FORFEIT else 0
-                for who, status in (("C", s.c_status), ("R", s.r_status))}
-        # A bond is the account's when it answers; a cooperative close gives it back.
-        answered = {who: amount if self._answered(who, s) else 0 for who, amount in bond.items()}
+        bonds = self._bonds(s)
         gained = {who: world.wealth(node) - self.wealth[who]
                   for who, node in self.nodes.items()}
         over_c, over_r = s.c_status != sm.OPEN, s.r_status != sm.OPEN
         assert gained == {
-            "C": (to_c if over_c else 0) + answered["C"],
-            "R": (to_r if over_r else 0) + answered["R"],
+            "C": (to_c if over_c else 0) + bonds["C"],
+            "R": (to_r if over_r else 0) + bonds["R"],
             "I": ((whole_c - to_c if over_c else 0) + (whole_r - to_r - tax if over_r else 0)
-                  - answered["C"] - answered["R"]),
+                  - sum(bonds.values())),
         }
         assert world.tax() - self.tax == (tax if over_r else 0)
         assert world.conserved()
 
     @staticmethod
-    def _answered(who: str, s: State) -> bool:
-        lock = s.c_lock if who == "C" else s.r_lock
-        return lock not in (sm.NOTHING, sm.CASH_0, sm.CASH_1)
-
-    @staticmethod
     def _paid(status: int, amount: int) -> int:
         return amount if status == sm.RESOLVED else 0
-
-
-class OutOfOrder(Exception):
-    """The play needs deadlines in an order that the real clock does not have."""
-
-
-class Diverged(AssertionError):
-    """The machines do not follow the model in `label`."""
-
-    def __init__(self, label: Label, made: list[Label], error: AssertionError) -> None:
-        super().__init__(f"in {label} after {made}: {error}")
-        self.label = label
-
-
-def replay(play: SessionPlay, model: Any, choose: Callable[[list[tuple[Label, State]]],
-                                                           tuple[Label, State]]) -> list[Label]:
-    """Play the model and the machines in step; the moves that were made."""
-    state = model.start()
-    made: list[Label] = []
-    while not model.ended(state):
-        options = [one for one in model.moves(state) if play.possible(one[0], state)]
-        if not options:
-            raise OutOfOrder(f"no move fits the clock after {made}")
-        label, after = choose(options)
-        try:
-            play.perform(label, state)
-            if play.late and label == ("C" if "C" in play.bad else "I", "NanoSetupRequest"):
-                play.world.jump(play._stage_at(sm.MARGIN_2) - LATE_START)
-            play.check(after)
-        except AssertionError as error:
-            raise Diverged(label, made, error) from error
-        made.append(label)
-        state = after
-    play.check_money(state)
-    return made

@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import pytest
 
-from tests.model.checker import Label, explore
-from tests.model.session_model import NRT, RT0, RT1, SessionModel, State
-from tests.model.session_replay import OutOfOrder, SessionPlay, replay
+from tests.model.checker import Label, coalitions
+from tests.model.play import replay, scripted
+from tests.model.session_model import NRT, RT0, RT1, SessionModel
+from tests.model.session_replay import SessionPlay
+from tests.model.walks import cover, longest
 from tests.protocol.world import World
 
-COALITIONS = [pytest.param(frozenset(one), id=one or "nobody") for one in ("", "C", "R", "CR")]
+COALITIONS = [pytest.param(one, id="".join(sorted(one)) or "nobody") for one in coalitions("CRI")]
 
 SETUP = [("C", "NanoSetupRequest"), ("I", "NanoSetupRequest"), ("C", "NanoRefundReply"),
          ("I", "NanoSetupReveal"), ("C", "Acknowledged")]
@@ -26,6 +26,9 @@ CLOSE_R = [("R", "RelayCloseRequest"), ("I", "RelayCloseRequest"), ("R", "Refund
            ("I", "RelayCloseReveal"), ("R", "WalletTokenReply")]
 CLOSE_C = [("C", "ClientCloseQuery"), ("I", "ClientCloseQuery"), ("I", "ClientCloseRequest"),
            ("C", "RefundTokenReply"), ("I", "ClientCloseReveal"), ("C", "WalletTokenReply")]
+BAD_SETUP = [("C", "NanoSetupRequest"), ("C", "NanoSetupReveal")]
+JOIN = [("R", "NanoEstablishRequest"), ("I", "NanoEstablishRequest"), ("R", "NanoRefundReply"),
+        ("I", "NanoEstablishReveal"), ("R", "Acknowledged")]
 TO_EXPIRY = [("L", "time", 1), ("L", "time", 2), ("L", "time", 3)]
 
 
@@ -64,29 +67,33 @@ PLAYS: dict[str, tuple[str, list[Label]]] = {
               ("R", "RelayCloseRequest", 0), ("R", "RelayCloseReveal"), ("L", "reveal", 1),
               ("R", "nano_refund", 0), ("I", "refute", "R"), *CLOSE_C, *cash_out("C"),
               *TO_EXPIRY, ("L", "end")]),
+    "the relay takes over a count that the client reveals": (
+        "C", [*BAD_SETUP, *JOIN, ("L", "reveal", 1), *CLOSE_R, *cash_out("R"),
+              ("C", "nano_refund", 0), *TO_EXPIRY, *end("C"), ("L", "end")]),
+    "the client reveals more than the relay closes at": (
+        "C", [*BAD_SETUP, *JOIN, ("C", "nano_refund", 0), CLOSE_R[0], ("L", "reveal", 2),
+              *CLOSE_R[1:], *cash_out("R"), *TO_EXPIRY, *end("C"), ("L", "end")]),
+    "the intermediary tells a count that is too low, refuses, tells another and is silent": (
+        "I", [("C", "NanoSetupRequest"), ("C", "Refusal"), ("C", "NanoSetupRequest"),
+              ("C", "NanoRefundReply"), ("C", "Acknowledged"), ("C", "NanoOffer"),
+              ("R", "NanoEstablishRequest"), ("R", "NanoRefundReply"), ("R", "Acknowledged"),
+              ("C", "NanoAccepted"), *PAY, ("R", "RelayCloseRequest"), ("C", "ClientCloseQuery"),
+              ("C", "ClientCloseCount", 0), ("C", "Refusal"), ("C", "ClientCloseCount", 1),
+              ("C", "RefundTokenReply"), *claim("R", "nano_refund", NRT),
+              *end("R"), *TO_EXPIRY, *claim("C", "refund", RT1), *end("C"), ("L", "end")]),
+    "the intermediary asks both to close in the middle of the session": (
+        "I", [("C", "NanoSetupRequest"), ("C", "NanoRefundReply"), ("C", "Acknowledged"),
+              ("C", "NanoOffer"), ("R", "NanoEstablishRequest"), ("R", "NanoRefundReply"),
+              ("R", "Acknowledged"), ("C", "NanoAccepted"), *PAY, ("I", "request_close", "C"),
+              ("I", "request_close", "R"), ("R", "nano_refund", NRT), ("C", "nano_refund", NRT),
+              *end("R"), *TO_EXPIRY, *end("C"), ("L", "end")]),
 }
 
 
-def scripted(labels: Iterable[Label]) -> Callable[[list[tuple[Label, State]]], Any]:
-    """Choose these moves in turn."""
-    rest = iter(labels)
-
-    def choose(options: list[tuple[Label, State]]) -> tuple[Label, State]:
-        label = next(rest)
-        found = dict(options)
-        if label not in found:
-            raise OutOfOrder(f"{label} is not possible here: {sorted(map(str, found))}")
-        return label, found[label]
-
-    return choose
+WRITTEN = [pytest.param(one, id=one.replace(" ", "-")) for one in PLAYS]
 
 
-QUICK = ("a whole session, cashed out", "the relay posts its session after closing it")
-
-
-@pytest.mark.parametrize("name", [
-    pytest.param(one, id=one.replace(" ", "-"), marks=[] if one in QUICK else [pytest.mark.long])
-    for one in PLAYS])
+@pytest.mark.parametrize("name", WRITTEN)
 def test_a_written_play(world: World, name: str) -> None:
     bad, labels = PLAYS[name]
     play = SessionPlay(world, frozenset(bad))
@@ -111,45 +118,9 @@ def weight(label: Label) -> float:
 @pytest.mark.long
 @pytest.mark.parametrize("bad", COALITIONS)
 def test_every_kind_of_move(opened_stage: World, bad: frozenset[str]) -> None:
-    """Random plays, then for each kind of move that they left out a shortest way to it and on."""
-    rng = random.Random(len(bad))
-    model = SessionModel(bad, lag=False)
-    first: dict[tuple[str, str], tuple[State, Label]] = {}
-
-    def note(s: State) -> None:
-        for label, _ in model.moves(s):
-            first.setdefault(label[:2], (s, label))
-
-    every = explore(model, goal=note)
-    made: set[Label] = set()
-    lengths: list[int] = []
-    saved = opened_stage.save()
-
-    def play(begin: Iterable[Label], late: bool) -> None:
-        rest = iter(begin)
-
-        def choose(options: list[tuple[Label, State]]) -> tuple[Label, State]:
-            label = next(rest, None)
-            if label is not None:
-                return scripted([label])(options)
-            weights = [weight(label) * (1 if label in made else 4) for label, _ in options]
-            return rng.choices(options, weights)[0]
-
-        try:
-            found = replay(SessionPlay(opened_stage, bad, late=late), model, choose)
-        finally:
-            opened_stage.load(saved)
-        made.update(found)
-        lengths.append(len(found))
-
-    for number in range(8):
-        play([], bool(number % 2))
-    for kind, (state, label) in first.items():
-        if kind not in {one[:2] for one in made}:
-            play([*every.trace_to(state).labels, label], False)
-    print(f"{sorted(bad)}: {len(lengths)} plays of {min(lengths)} to {max(lengths)} moves, "
-          f"{len(made)} different ones of {len(first)} kinds")
-    assert {one[:2] for one in made} == set(first)
+    cover(opened_stage, SessionModel(bad, lag=False), [
+        lambda: SessionPlay(opened_stage, bad), lambda: SessionPlay(opened_stage, bad, late=True),
+    ], weight)
 
 
 def late_start(labels: Iterable[Label]) -> bool | None:
@@ -186,24 +157,8 @@ def late_start(labels: Iterable[Label]) -> bool | None:
 @pytest.mark.long
 @pytest.mark.parametrize("bad", COALITIONS)
 def test_the_longest_of_the_shortest_plays(opened_stage: World, bad: frozenset[str]) -> None:
-    """The ends that take the most moves to reach, of those whose deadlines the clock allows."""
-    model = SessionModel(bad, lag=False)
-    result = explore(model)
-    saved = opened_stage.save()
-    lengths: list[int] = []
-    for state in reversed(result.deepest):
-        labels = result.trace_to(state).labels
+    def begin(labels: tuple[Label, ...]) -> SessionPlay | None:
         late = late_start(labels)
-        if late is None:
-            continue
-        try:
-            replay(SessionPlay(opened_stage, bad, late=late), model, scripted(labels))
-            lengths.append(len(labels))
-        except OutOfOrder as error:
-            print(error)
-        finally:
-            opened_stage.load(saved)
-        if len(lengths) == 4:
-            break
-    print(f"{sorted(bad)}: plays of {lengths} moves")
-    assert len(lengths) == 4
+        return None if late is None else SessionPlay(opened_stage, bad, late=late)
+
+    longest(opened_stage, SessionModel(bad, lag=False), begin)

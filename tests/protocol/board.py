@@ -24,7 +24,7 @@ from offchain.protocol import (
 )
 from offchain.protocol.errors import ProtocolError, RefusalCode, Refused
 from offchain.protocol.records import Table
-from offchain.protocol.sessions import ClientSession, Phase, RelaySession, Session
+from offchain.protocol.sessions import ClientSession, Phase, RelayPhase, RelaySession, Session
 from offchain.protocol.wallet import Idle, Paying
 from tests.contracts.mocks import compiled
 from tests.protocol.world import (
@@ -268,7 +268,8 @@ class Floors:
                     self.told[one.wpk_c] = one.amount
         elif node.name == "R":
             for key, one in records.scan(Table.SESSION):
-                if isinstance(one, RelaySession):
+                # A count that the ledger proves while a close is under way is no payment to R.
+                if isinstance(one, RelaySession) and one.phase is RelayPhase.ACTIVE:
                     self.received[key] = max(self.received.get(key, 0),
                                              nano_pay.received(records, key))
         elif node.name == "E":

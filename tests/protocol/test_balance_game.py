@@ -19,7 +19,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.protocol.balance_machine import COALITIONS, Tally
 from tests.protocol.balance_rules import Game
-from tests.protocol.balance_scripts import NOTICED, REFUSALS, Move, N, move, session
+from tests.protocol.balance_scripts import NOTICED, REFUSALS, Move, move, session
 from tests.protocol.board import Board, open_board
 from tests.protocol.weak_sessions import SESSIONS
 
@@ -97,11 +97,6 @@ def test_a_forbidden_move_reaches_the_rule_that_forbids_it(
     assert heard == reasons
 
 
-def test_what_the_payer_proves_after_the_close_was_not_received(board: Board) -> None:
-    """C knows the whole chain, and can prove n payments on the ledger at any time."""
-    scripted(board, "CE", (session(3, 1), move("post_nano_refund", at=10, k=N)), end=True)
-
-
 @pytest.mark.parametrize(("name", "bad", "moves"), [
     pytest.param(*one, id=one[0], marks=[pytest.mark.long] if number > 1 else [])
     for number, one in enumerate(NOTICED)])
@@ -115,3 +110,11 @@ def test_the_game_notices_a_rule_that_is_left_out(
         weakening.patch(patch, board)
         with pytest.raises(AssertionError, match="short of the floor by {'I'"):
             scripted(board, bad, moves, end=True)
+
+
+def test_a_count_on_the_ledger_is_no_payment_to_a_relay_that_is_closing(board: Board) -> None:
+    """R takes the proof over, but it is owed what it asked to close at, for that is what it was
+    paid."""
+    scripted(board, "C", (
+        session(2, 3), move("nano_close_r", at=0, few=0), move("reveal", at=0, k=16),
+        move("retry")), end=True)
