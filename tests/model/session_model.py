@@ -183,11 +183,12 @@ class SessionModel:
         return s._replace(r_status=status, r_lock=lock)
 
     def _reveal(self, s: State, k: int) -> State:
-        """The registry: k_C always, k_R until T_exp. A relay in a session takes the proof over."""
+        """The registry: k_C always, k_R until T_exp. A relay that is being paid takes the proof
+        over."""
         if k <= s.k_c:
             return s
         in_time = s.t < EXPIRED_T or Weak.NO_T_EXP in self.weak
-        learns = in_time and not self.r_bad and s.r != IDLE and k > s.proved
+        learns = in_time and not self.r_bad and s.r == R_ACTIVE and k > s.proved
         return s._replace(k_c=k, k_r=k if in_time else s.k_r, proved=k if learns else s.proved)
 
     def _preimages(self, s: State) -> int:

@@ -113,8 +113,7 @@ def test_the_game_notices_a_rule_that_is_left_out(
 
 
 def test_a_count_on_the_ledger_is_no_payment_to_a_relay_that_is_closing(board: Board) -> None:
-    """R takes the proof over, but it is owed what it asked to close at, for that is what it was
-    paid."""
+    """It is owed what it asked to close at, for that is what it was paid."""
     scripted(board, "C", (
         session(2, 3), move("nano_close_r", at=0, few=0), move("reveal", at=0, k=16),
         move("retry")), end=True)
