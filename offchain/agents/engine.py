@@ -71,18 +71,6 @@ class Machine(Protocol):
         """Do what is due."""
 
 
-class Conversing(Machine, Protocol):
-    """A machine that asks an intermediary."""
-
-    def on_reply(self, records: Any, moment: Moment, conversation: bytes, pcmd: int,
-                 payload: bytes, asked: int | None = None) -> Outbox:
-        """Handle a reply; `asked` is the PCMD of the outstanding request."""
-
-    def give_up(self, records: Any, moment: Moment, conversation: bytes, *,
-                refused: bool = False) -> Outbox:
-        """The intermediary is silent."""
-
-
 @dataclass(slots=True)
 class Measurements:
     """What an agent has seen happen: protocol → (milliseconds, cells), units of gas, notes."""

@@ -145,11 +145,6 @@ def _secret_names(equations: Sequence[AnyEquation]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def proof_length(equations: Sequence[AnyEquation]) -> int:
-    """Bytes of a proof of these equations."""
-    return SCALAR_BYTES * (1 + len(_secret_names(equations)))
-
-
 class Announced:
     """A prover's first move: masks for all secrets, and the announcements made of them.
 

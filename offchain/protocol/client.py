@@ -95,15 +95,6 @@ class Client(EndUserMachine):
         """Start closing a session."""
         return nano_close.start_client(records, terms_hash)
 
-    def ready_sessions(self, records: Records, moment: Moment) -> list[bytes]:
-        """Sessions that are set up and far enough from expiry to be offered, and not out of a
-        backup."""
-        latest = moment.now + 2 * moment.parameters.safety_margin
-        return [key for key, one in records.scan(Table.SESSION)
-                if isinstance(one, ClientSession) and one.phase is ClientPhase.READY
-                and one.session.terms.t_exp > latest
-                and not restored.is_old_session(records, key)]
-
     def open_sessions(self, records: Records) -> list[bytes]:
         """Sessions that can be closed."""
         return [key for key, one in records.scan(Table.SESSION)

@@ -276,19 +276,6 @@ class Proved:
 NOTHING = Proved(0, bytes(32), ())
 
 
-@record
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """When a channel's settlement was last asked for (Unix seconds)."""
-
-    at: U64
-
-
-def new_next(cid: int, balance: int, t_rt: int, t_pt: int, nonce: int, wsk: bytes) -> Next:
-    """The wallet to come."""
-    return Next(cid, nonce, wsk, balance, t_rt, t_pt)
-
-
 def fresh_nonce() -> int:
     """A nonce in (0, 2^248)."""
     return secrets.randbelow((1 << 248) - 1) + 1
