@@ -187,7 +187,8 @@ def _scale(report: BenchReport) -> Iterator[str]:
         "for each message. The rows are those of a real session under random keys; from 20,000 "
         "sessions on they are inserted in order of key, which leaves pages a little fuller than "
         "growth does, as the first lines show. `depth`: pages from the root of the tree of records "
-        "to one of them.")
+        "to one of them. Most of a session's rows are forgotten when it can matter no more "
+        "(operations.md, \"What an intermediary forgets\"); here all are there still.")
     yield ""
     yield "![Cost of a setup and disk per session](figures/scale.svg)"
     yield ""
