@@ -13,7 +13,7 @@ import ipaddress
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -61,7 +61,7 @@ class _Shared:
     opening: asyncio.Future[OpenCircuit]
     dirty_at: float
     users: int = 0
-    retired: bool = field(default=False)
+    retired: bool = False
 
 
 class SocksProxy:
