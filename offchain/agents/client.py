@@ -506,15 +506,15 @@ def choose_path(consensus: Consensus, intermediaries: Collection[bytes],
     Entries with one RSA identity are one relay, whatever else they say. `DirectoryError` if there
     are none such.
     """
+    wanted = set(intermediaries)
+
+    def can_be_paid(one: Router) -> bool:
+        return not wanted.isdisjoint(one.accepts)
+
     relays = _each_once(consensus.relays())
-    payable = [one for one in relays if set(one.accepts) & set(intermediaries)]
-    names = {id(one) for one in payable}
-
-    def leaves_a_middle(guard_: Router) -> bool:
-        # Besides the exit, which is one of those that can be paid.
-        return len(payable) - 1 - (id(guard_) in names) > 0
-
-    guards = [one for one in relays if one.guard and leaves_a_middle(one)]
+    payable = [one for one in relays if can_be_paid(one)]
+    # One that can be paid is the exit, and besides it and the guard a middle has to be left.
+    guards = [one for one in relays if one.guard and len(payable) - 1 - can_be_paid(one) > 0]
     exits = [one for one in payable if one.exit]
     if not exits:
         raise DirectoryError("no exit accepts an intermediary that this client has channels at; "
