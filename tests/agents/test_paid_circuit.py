@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a paid circuit does when it ends while it is being set up."""
+"""What a paid circuit does when it ends while it is being set up, or its guard's channel ends."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from offchain.agents import paid_circuit
 from offchain.agents.paid_circuit import PaidCircuit
+from offchain.protocol.guard import PaidGuard
+from offchain.protocol.records import MemoryRecords, Table
 from offchain.transport.errors import DestroyReason, TransportError
 
 
@@ -60,5 +63,35 @@ def test_a_circuit_that_is_closed_keeps_nobody_from_the_guard(
             with pytest.raises(TransportError, match="closed"):
                 await starting
         assert agent.vouchers == 1 and not agent.lock.locked()
+
+    asyncio.run(main())
+
+
+CHANNEL = bytes(31) + b"\x01"
+OPEN = PaidGuard(CHANNEL, bytes(20), deposit=1_000, price=100, seq=1, base=0, n=128, seed=bytes(32),
+                 expiry=10_000, sent=0, accepted=True, closing_at=0)
+
+
+@pytest.mark.parametrize(("channel", "left"), [
+    (OPEN, 10), (replace(OPEN, closing_at=5_000), 0), (replace(OPEN, sent=10), 0), (None, 0)],
+    ids=["open", "closing", "used up", "closed by the ledger"])
+def test_a_direct_channel_that_ends_pays_no_more_and_is_not_rolled_over(
+        channel: PaidGuard | None, left: int) -> None:
+    """Another circuit over the same guard may have asked for its close."""
+    async def main() -> None:
+        agent: Any = Agent()
+        records = MemoryRecords()
+        if channel is not None:
+            records.put(Table.GUARD, CHANNEL, channel)
+        agent.records = lambda: records
+        agent.engine.moment = lambda: SimpleNamespace(
+            now=0, parameters=SimpleNamespace(safety_margin=20))
+        paid = PaidCircuit(agent, SimpleNamespace(hops=[None] * 3, closed=False))  # type: ignore[arg-type]
+        hop = paid.hops[0]
+        hop.session = CHANNEL
+        assert paid._affordable(hop) == left
+        if not left:
+            await paid._roll_over(hop)
+            assert hop.refused and agent.vouchers == 0
 
     asyncio.run(main())
